@@ -1,0 +1,62 @@
+# Every target makes its own set-up in .venv; `make help` lists them.
+
+VENV := .venv
+STAMP := $(VENV)/.installed
+BIN := $(VENV)/bin
+
+# A Python to build .venv with: the first of these that is 3.11 or newer and has venv.
+PYTHON ?= python3.11 python3.12 python3.13 python3 python
+# Another package index, such as https://download.pytorch.org/whl/cpu for torch without CUDA.
+TORCH_INDEX ?=
+# What `make bench` runs, and how much of it.
+NAME ?= $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
+BUDGET ?= small
+# Only from the command line: ENV means something else in many people's shells.
+DEMO_ENV := $(if $(findstring command line,$(origin ENV)),$(ENV))
+
+.PHONY: help setup demo test check bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo             collect, train, serve and plan on ObjectSlide, under 3 minutes"
+	@echo "make demo ENV=fetch   the same for FetchPickAndPlace, with open-loop errors"
+	@echo "make test             the tests; ARGS='-k name' is passed on to pytest"
+	@echo "make check            ruff, mypy and import-linter"
+	@echo "make bench            the benchmarks; NAME=one BUDGET=small|full"
+	@echo "make setup            only the set-up that each of these begins with"
+	@echo "make clean            remove .venv and all caches"
+	@echo
+	@echo "PYTHON=python3.12 sets up with that Python. Where there is no GPU,"
+	@echo "TORCH_INDEX=https://download.pytorch.org/whl/cpu avoids gigabytes of CUDA libraries."
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@for python in $(PYTHON); do \
+	  if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	  then exec "$$python" -m venv $(VENV); fi; \
+	done; \
+	echo "expected Python 3.11 or newer with venv among '$(PYTHON)', found none;" \
+	  "install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 2
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	  -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/dynlearn demo $(if $(DEMO_ENV),--env $(DEMO_ENV))
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(STAMP)
+	@set -e; for name in $(NAME); do $(BIN)/python -m benchmarks.$$name --budget $(BUDGET); done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,64 @@
+"""The exceptions that dynlearn raises, and what each means to a shell and to an HTTP caller.
+
+DynlearnError
+├── InvalidInput          the caller asked for something that cannot be (exit 2, HTTP 400)
+│   ├── NotFound          no such environment, dataset, model or version (exit 2, HTTP 404)
+│   ├── CorruptData       a file or an array is not what it must be (exit 2, HTTP 400)
+│   └── TooLarge          a size above its limit (exit 2, HTTP 413)
+├── Unavailable           a service cannot answer now (exit 1, HTTP 503)
+└── NumericalFailure      a computation gave NaN or infinity (exit 1, HTTP 500)
+
+Every message says what was expected, what came, and how to mend it, in one line.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DynlearnError(Exception):
+    """The root of every exception that dynlearn raises on purpose."""
+
+    exit_code = 1
+    http_status = 500
+
+
+class InvalidInput(DynlearnError):
+    """The caller's input cannot be served as it is."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class NotFound(InvalidInput):
+    """A name that nothing answers to."""
+
+    http_status = 404
+
+
+class CorruptData(InvalidInput):
+    """A file or an array that is empty, half-written, altered or not finite."""
+
+
+class TooLarge(InvalidInput):
+    """A size above its limit."""
+
+    http_status = 413
+
+
+class Unavailable(DynlearnError):
+    """A service that cannot answer at present."""
+
+    http_status = 503
+
+
+class NumericalFailure(DynlearnError):
+    """A computation that left the finite numbers."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a phrase that names the known words closest to ``name``, for the end of a message."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(known)}" if known else "there are none yet"

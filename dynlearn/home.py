@@ -1,0 +1,60 @@
+"""The one folder under which datasets, models and runs live."""
+
+import os
+import re
+from pathlib import Path
+
+from dynlearn.errors import InvalidInput
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def check_name(name: str, kind: str) -> str:
+    """Return ``name`` if it can be the name of a folder under the home.
+
+    Raises:
+        InvalidInput: it holds anything but letters, digits, dots, dashes and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"expected a {kind} name of letters, digits, '.', '-' and '_', got {name!r}"
+        )
+    return name
+
+
+class Home:
+    """Where everything lives: ``datasets/``, ``models/`` and ``runs/`` under one root."""
+
+    def __init__(self, root: str | Path | None = None):
+        """Take ``root``, else the environment variable DYNLEARN_HOME, else ``./dynlearn-home``."""
+        self.root = Path(root or os.environ.get("DYNLEARN_HOME") or "dynlearn-home").absolute()
+
+    @property
+    def models(self) -> Path:
+        """The registry's folder."""
+        return self.root / "models"
+
+    def dataset(self, name: str) -> str:
+        """Return where a dataset lives; a URI such as ``s3://bucket/name`` is returned as it is."""
+        return name if "://" in name else str(self.root / "datasets" / check_name(name, "dataset"))
+
+    def run(self, name: str) -> Path:
+        """Return the folder of a training run: its checkpoints and its TensorBoard log."""
+        return self.root / "runs" / check_name(name, "model")
+
+    def require_writable(self) -> None:
+        """Create the root.
+
+        Raises:
+            InvalidInput: it cannot be created or written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            writable = os.access(self.root, os.W_OK | os.X_OK)
+        except OSError:
+            writable = False
+        if not writable:
+            raise InvalidInput(
+                f"expected a home folder that can be written to, got {self.root}; "
+                "name another with --home or DYNLEARN_HOME"
+            )

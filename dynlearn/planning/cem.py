@@ -1,0 +1,153 @@
+"""The cross-entropy method over action sequences, for many start states at once.
+
+Shapes: S start states, P candidates, H horizon, O observation, A action, G context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dynlearn.config import Propagation
+from dynlearn.errors import InvalidInput, NumericalFailure
+from dynlearn.planning.returns import estimate_returns
+from dynlearn.rollout import Dynamics
+from dynlearn.spaces import ActionSpace, BoxSpace
+
+if TYPE_CHECKING:
+    from dynlearn.task import TransitionFunction
+
+_MIN_STD = 0.05
+_INITIAL_STD = 0.5
+
+
+@dataclass(frozen=True)
+class CEMSettings:
+    """How `CEM` searches; the fields are those of `PlanConfig`."""
+
+    horizon: int = 15
+    candidates: int = 128
+    elites: int = 16
+    iterations: int = 4
+    particles: int = 4
+    propagation: Propagation = "tsinf"
+    risk_aversion: float = 1.0
+
+
+class CEM:
+    """Plans by refitting a Gaussian over action sequences to the best of its samples.
+
+    Each call to `plan` starts from the last plan, shifted by one step (warm start), draws
+    candidates, imagines each with particles, refits mean and standard deviation to the elites, and
+    after the last iteration gives the first action of the best sequence seen (de Boer et al. 2005;
+    in the form of Chua et al. 2018, section 6). Standard deviations are in half action ranges.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        reward: TransitionFunction,
+        action_space: ActionSpace,
+        settings: CEMSettings,
+        seed: int = 0,
+    ):
+        """Prepare to plan.
+
+        Raises:
+            InvalidInput: actions are discrete or unbounded, or there are more elites than
+                candidates.
+        """
+        if not isinstance(action_space, BoxSpace):
+            raise InvalidInput("expected continuous actions for CEM, got discrete ones")
+        if settings.elites > settings.candidates:
+            raise InvalidInput(
+                f"expected at most {settings.candidates} elites, got {settings.elites}; "
+                "raise candidates"
+            )
+        self.dynamics = dynamics
+        self.reward = reward
+        self.settings = settings
+        device = dynamics.device
+        low = torch.tensor(action_space.low, device=device)
+        high = torch.tensor(action_space.high, device=device)
+        if not (low.isfinite() & high.isfinite()).all():
+            raise InvalidInput("expected bounded actions for CEM, got an action space without ends")
+        self._low, self._high = low, high
+        self._generator = torch.Generator().manual_seed(seed)
+        self._plan: Tensor | None = None
+
+    def reset(self) -> None:
+        """Forget the last plan, as at the start of an episode."""
+        self._plan = None
+
+    @torch.inference_mode()
+    def plan(self, observation: Tensor, context: Tensor, steps_left: int | None = None) -> Tensor:
+        """Return an action [S, A] for each of the start states.
+
+        Args:
+            observation: [S, O].
+            context: [S, G].
+            steps_left: steps to the end of the episode; the plan does not look further.
+
+        Raises:
+            NumericalFailure: no candidate of some start state has a finite return.
+        """
+        settings = self.settings
+        horizon = min(settings.horizon, steps_left or settings.horizon)
+        mean = self._warm_start(len(observation), horizon)
+        std = torch.full_like(mean, _INITIAL_STD)
+        best, best_return = mean, mean.new_full((len(mean),), -torch.inf)
+        for _ in range(settings.iterations):
+            candidates = self._draw(mean, std)
+            returns = estimate_returns(
+                self.dynamics,
+                self.reward,
+                observation,
+                self._in_original_units(candidates),
+                context,
+                settings.particles,
+                settings.propagation,
+                settings.risk_aversion,
+                self._generator,
+            )
+            top = returns.topk(settings.elites, dim=1)
+            if not top.values[:, 0].isfinite().all():
+                raise NumericalFailure(
+                    "expected finite imagined returns, got none for a start state; "
+                    "train the model anew"
+                )
+            elites = candidates.gather(
+                1, top.indices[..., None, None].expand(-1, -1, *mean.shape[1:])
+            )
+            # An elite without a finite return must not shape the search; the best stands in for it.
+            elites = torch.where(top.values.isfinite()[..., None, None], elites, elites[:, :1])
+            better = top.values[:, 0] > best_return
+            best = torch.where(better[:, None, None], elites[:, 0], best)
+            best_return = torch.where(better, top.values[:, 0], best_return)
+            mean, std = elites.mean(1), elites.std(1, correction=0).clamp_min(_MIN_STD)
+        self._plan = best
+        return self._in_original_units(best[:, 0])
+
+    def _in_original_units(self, actions: Tensor) -> Tensor:
+        """Return actions [..., A] given in half action ranges; a lerp never leaves the bounds."""
+        return torch.lerp(self._low, self._high, (actions + 1) / 2)
+
+    def _warm_start(self, starts: int, horizon: int) -> Tensor:
+        """Return the last plan without its first step, at rest where it says nothing."""
+        mean = torch.zeros(starts, horizon, len(self._low), device=self._low.device)
+        if self._plan is not None and len(self._plan) == starts:
+            kept = self._plan[:, 1 : horizon + 1]
+            mean[:, : kept.shape[1]] = kept
+        return mean
+
+    def _draw(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Return candidates [S, P, H, A] in half action ranges; the first is the mean itself."""
+        starts, horizon, size = mean.shape
+        noise = torch.randn(
+            starts, self.settings.candidates, horizon, size, generator=self._generator
+        ).to(mean.device)
+        noise[:, 0] = 0
+        return (mean[:, None] + std[:, None] * noise).clamp(-1, 1)

@@ -1,0 +1,90 @@
+"""What a planner must know of an environment: columns, rewards, success, and where the goal is.
+
+A `Task` is found by its environment id through the entry-point group ``dynlearn.tasks``, so that
+any installed package can add one.
+
+Shapes: ``...`` any batch dimensions, O observation, A action, G context (the goal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from dynlearn.errors import InvalidInput, NotFound, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    TransitionFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    # (observation [..., O], action [..., A], next_observation [..., O], context [..., G]) -> [...]
+
+ENTRY_POINT_GROUP = "dynlearn.tasks"
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment as a planner sees it. Every function is batched over leading dimensions.
+
+    Attributes:
+        name: a short name, such as ``object_slide``.
+        environment: the Gymnasium id that the task belongs to.
+        observation_columns: a name for each of the O observation columns.
+        rewards: reward functions by name; the first is the environment's own.
+        success: whether a transition ends in the goal, as a boolean tensor.
+        read_context: takes one environment observation (an array, or the goal-Dict of arrays)
+            and returns the context, float [G].
+        termination: whether a transition ends the episode, or None where it never does.
+        contact: whether the agent moves the object in a transition, or None where there is none.
+        target_columns: the columns that the papers predict (the object's position).
+    """
+
+    name: str
+    environment: str
+    observation_columns: tuple[str, ...]
+    rewards: Mapping[str, TransitionFunction]
+    success: TransitionFunction
+    read_context: Callable[[Any], np.ndarray]
+    termination: TransitionFunction | None = None
+    contact: TransitionFunction | None = None
+    target_columns: tuple[int, ...] = ()
+
+    def reward(self, name: str | None = None) -> TransitionFunction:
+        """Return the reward function called ``name``; None is the environment's own.
+
+        Raises:
+            InvalidInput: the task has no reward of that name.
+        """
+        if name is None:
+            name = next(iter(self.rewards))
+        if name not in self.rewards:
+            raise InvalidInput(
+                f"expected a reward of task {self.name}, got {name!r}; "
+                f"{nearest(name, self.rewards)}"
+            )
+        return self.rewards[name]
+
+
+def installed_tasks() -> dict[str, Task]:
+    """Return every installed task by its environment id."""
+    tasks = (point.load() for point in entry_points(group=ENTRY_POINT_GROUP))
+    return {task.environment: task for task in tasks}
+
+
+def find_task(environment: str) -> Task:
+    """Return the task of an environment id.
+
+    Raises:
+        NotFound: no installed package registers a task for it.
+    """
+    tasks = installed_tasks()
+    if environment not in tasks:
+        raise NotFound(
+            f"expected an environment with a task, got {environment!r}; "
+            f"{nearest(environment, tasks)} (a package adds one through the entry-point group "
+            f"{ENTRY_POINT_GROUP})"
+        )
+    return tasks[environment]

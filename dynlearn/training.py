@@ -1,0 +1,127 @@
+"""From a dataset to a fitted model: split, specify, train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dynlearn.config import TrainConfig
+from dynlearn.devices import pick_device
+from dynlearn.errors import InvalidInput
+from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.objectives import make_objective
+from dynlearn.spaces import ActionSpace, ObservationSpace
+from dynlearn.store import EpisodeStore
+from dynlearn.trainer import Trainer, TrainingProgress
+from dynlearn.transitions import EpisodeSplit, Transitions, cut_transitions, split_episodes
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished training run.
+
+    Attributes:
+        model: the members to predict with, each at its best weights.
+        history: NLL and RMSE of training and validation at every validation.
+        updates: gradient updates made.
+    """
+
+    model: DynamicsModel
+    history: list[dict[str, float]]
+    updates: int
+
+
+def model_spec(
+    config: TrainConfig, observation_space: ObservationSpace, action_space: ActionSpace
+) -> ModelSpec:
+    """Return the spec of the model that a configuration asks for.
+
+    Raises:
+        InvalidInput: it names columns that are not there.
+    """
+    every = tuple(range(observation_space.observation.size))
+    try:
+        return ModelSpec(
+            observation_space=observation_space,
+            action_space=action_space,
+            observation_columns=config.observation_columns or every,
+            target_columns=config.target_columns or every,
+            absolute_columns=config.absolute_columns,
+            members=config.members,
+            hidden=config.hidden,
+            activation=config.activation,
+            learned_variance=make_objective(config).learned_variance,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = ": ".join((*map(str, first["loc"][:1]), first["msg"]))
+        raise InvalidInput(
+            f"expected a model that can be built, got {reason.removeprefix('Value error, ')}"
+        ) from error
+
+
+def fit(
+    config: TrainConfig,
+    spec: ModelSpec,
+    train: Transitions,
+    validation: Transitions,
+    checkpoint: Path | None = None,
+    on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainedModel | None:
+    """Fit a model to transitions that are already split; None where ``should_stop`` ended it.
+
+    Arguments and errors are those of `Trainer.run`.
+    """
+    model = DynamicsModel(spec).to(pick_device(config.device))
+    trainer = Trainer(config, model, train, validation)
+    if not trainer.run(checkpoint, on_progress, should_stop):
+        return None
+    elites = trainer.elites()
+    kept = model if config.elites is None else model.subset(elites)
+    return TrainedModel(kept.eval(), trainer.history, trainer.update)
+
+
+def split_dataset(config: TrainConfig, store: EpisodeStore) -> EpisodeSplit:
+    """Return which of the dataset's episodes this configuration trains, selects and tests on."""
+    return split_episodes(
+        store.header.episodes, config.validation_share, config.test_share, config.seed
+    )
+
+
+def train(
+    config: TrainConfig,
+    store: EpisodeStore,
+    checkpoint: Path | None = None,
+    on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainedModel | None:
+    """Fit a model to a dataset; None where ``should_stop`` ended it.
+
+    Args:
+        config: what to fit, and how.
+        store: the dataset; its test episodes are left alone.
+        checkpoint: the file to go on from where there is one, and to save into.
+        on_progress: called after every validation.
+        should_stop: asked after every update.
+
+    Raises:
+        InvalidInput: the configuration does not suit the dataset.
+        CorruptData: the dataset holds values that are not finite.
+        NumericalFailure: training diverged.
+    """
+    header = store.header
+    spec = model_spec(config, header.observation_space, header.action_space)
+    if config.elites is not None and config.elites > config.members:
+        raise InvalidInput(
+            f"expected at most {config.members} elites, got {config.elites}; raise members"
+        )
+    split = split_dataset(config, store)
+    training, validation = (
+        cut_transitions(store.table(episodes), header.action_space)
+        for episodes in (split.train, split.validation)
+    )
+    return fit(config, spec, training, validation, checkpoint, on_progress, should_stop)

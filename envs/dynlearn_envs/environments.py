@@ -1,0 +1,170 @@
+"""Making any Gymnasium environment by its id, and describing its spaces as plain data."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+from difflib import get_close_matches
+from textwrap import shorten
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+from dynlearn.errors import InvalidInput, NotFound, nearest
+from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
+from dynlearn_envs.fetch import FETCH_PICK_AND_PLACE
+from dynlearn_envs.registration import OBJECT_SLIDE, register_environments
+
+Environment = gymnasium.Env[Any, Any]
+VectorEnvironment = gymnasium.vector.VectorEnv[Any, Any, Any]
+
+
+def make_environment(
+    env_id: str, max_steps: int | None = None, render_mode: str | None = None
+) -> Environment:
+    """Make the environment of a Gymnasium id.
+
+    Args:
+        env_id: an exact id, such as ``FetchPickAndPlace-v4``; ``package:id`` imports a package
+            that registers the environment first.
+        max_steps: where episodes are truncated; the environment's own limit if absent.
+        render_mode: how pictures are drawn, such as ``rgb_array``; not at all if absent.
+
+    Raises:
+        NotFound: no environment has this id.
+        InvalidInput: the environment cannot be made here, or nothing limits its episodes.
+    """
+    spec = _find_spec(env_id)
+    if max_steps is None and spec.max_episode_steps is None:
+        raise InvalidInput(
+            f"expected max_steps (--max-steps) for {env_id}, whose episodes have no limit of "
+            "their own, got none"
+        )
+    drawing: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    try:
+        # Gymnasium's checker speaks to an environment's author and slows every step.
+        return gymnasium.make(
+            spec, max_episode_steps=max_steps, disable_env_checker=True, **drawing
+        )
+    except (gymnasium.error.Error, ImportError) as error:
+        raise InvalidInput(
+            f"expected an environment that can be made here, got {env_id}: {_one_line(error)}"
+        ) from error
+
+
+def make_vector_environment(
+    env_id: str, num_envs: int, max_steps: int | None = None
+) -> VectorEnvironment | None:
+    """Make ``num_envs`` environments that step as one, or return None where that cannot be.
+
+    It can where the environment has a vector form of its own that promises, by
+    ``metadata["episode_seeds"]``, to play the scalar environment's episode for each seed.
+
+    Raises:
+        NotFound: no environment has this id.
+    """
+    spec = _find_spec(env_id)
+    creator: Any = spec.vector_entry_point
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    if not getattr(creator, "metadata", {}).get("episode_seeds", False):
+        return None
+    limit: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}
+    return gymnasium.make_vec(
+        spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **limit
+    )
+
+
+def describe_spaces(environment: Environment) -> tuple[ObservationSpace, ActionSpace]:
+    """Return an environment's spaces as plain data.
+
+    Raises:
+        InvalidInput: the observation is neither a vector nor a goal-Dict of vectors, or the action
+            neither a vector of real numbers nor one of n choices.
+    """
+    return (
+        _describe_observation(environment.observation_space),
+        _describe_action(environment.action_space),
+    )
+
+
+def _describe_observation(space: gymnasium.Space[Any]) -> ObservationSpace:
+    if _is_vector(space):
+        return ObservationSpace(observation=_box(space))
+    if isinstance(space, gymnasium.spaces.Dict):
+        parts = dict(space.spaces)
+        if (
+            parts.keys() == {"observation", "achieved_goal", "desired_goal"}
+            and all(_is_vector(part) for part in parts.values())
+            and parts["achieved_goal"].shape == parts["desired_goal"].shape
+        ):
+            return ObservationSpace(
+                observation=_box(parts["observation"]), goal=_box(parts["desired_goal"])
+            )
+    raise InvalidInput(
+        "expected observations that are a 1-D Box, or a Dict of 1-D Boxes observation, "
+        f"achieved_goal and desired_goal, got {_one_line(space)}; flatten them with a wrapper"
+    )
+
+
+def _describe_action(space: gymnasium.Space[Any]) -> ActionSpace:
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return DiscreteSpace(n=int(space.n), start=int(space.start))
+    if _is_vector(space) and np.issubdtype(cast(np.dtype[Any], space.dtype), np.floating):
+        return _box(space)
+    raise InvalidInput(
+        "expected actions that are Discrete or a 1-D Box of real numbers, "
+        f"got {_one_line(space)}; change them with a wrapper"
+    )
+
+
+def _is_vector(space: gymnasium.Space[Any]) -> bool:
+    return isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+
+
+def _box(space: gymnasium.Space[Any]) -> BoxSpace:
+    box = cast(gymnasium.spaces.Box, space)
+    return BoxSpace(
+        low=tuple(box.low.tolist()), high=tuple(box.high.tolist()), dtype=str(box.dtype)
+    )
+
+
+def _find_spec(env_id: str) -> EnvSpec:
+    """Return the registry's entry for an exact id.
+
+    An entry, unlike an id, spares a user who names an old version Gymnasium's warning about it.
+    """
+    package, _, name = env_id.rpartition(":")
+    try:
+        if package:
+            importlib.import_module(package)
+    except (ImportError, TypeError) as error:
+        raise NotFound(
+            f"expected an installed package before the colon of {env_id}: {_one_line(error)}"
+        ) from error
+    register_environments()
+    if name not in gymnasium.registry:
+        _register_robotics()
+    if name not in gymnasium.registry:
+        close = get_close_matches(name, gymnasium.registry, n=3)
+        raise NotFound(
+            f"expected the id of a Gymnasium environment, got {env_id!r}; "
+            f"{nearest(name, close or [OBJECT_SLIDE, FETCH_PICK_AND_PLACE])}"
+        )
+    return gymnasium.registry[name]
+
+
+def _register_robotics() -> None:
+    """Add gymnasium-robotics' environments to the registry, where it is installed.
+
+    Its import prints a notice about environments of other families to stderr.
+    """
+    with contextlib.suppress(ModuleNotFoundError), contextlib.redirect_stderr(io.StringIO()):
+        importlib.import_module("gymnasium_robotics")
+
+
+def _one_line(value: object) -> str:
+    return shorten(str(value), width=300)

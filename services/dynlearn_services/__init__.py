@@ -1,0 +1,19 @@
+"""What runs: the collector, the trainer, the model server, the planner and the command line."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``dynlearn``."""
+    # Read when torch is imported. Its threads else spin at every barrier, and where another
+    # process has one of the cores, training falls to a tenth of its speed.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        from dynlearn_services.cli import run
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"error: expected the package {error.name}, got none; "
+            "install it with `pip install 'dynlearn[all]'`"
+        )
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,304 @@
+"""The command line: each command parses a configuration, calls one function and prints.
+
+Heavy imports happen inside the commands, so that ``--help`` answers at once. Results go to standard
+output, as text or with ``--json`` as one JSON object; progress and errors go to standard error.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dynlearn.config import (
+    CollectConfig,
+    EvaluateConfig,
+    PlanConfig,
+    ServeConfig,
+    TrainConfig,
+)
+from dynlearn.errors import DynlearnError, InvalidInput
+from dynlearn.home import Home
+from dynlearn_services.flags import with_config
+from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
+
+app = typer.Typer(
+    name="dynlearn",
+    help="Learn probabilistic dynamics models from trajectories and serve them to planners.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+datasets = typer.Typer(help="Look after datasets.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(
+    help="Look after published models.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(datasets, name="datasets")
+app.add_typer(models, name="models")
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", help="folder of everything; DYNLEARN_HOME, else ./dynlearn-home if absent"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code: 0, 2 for bad input, 130 for Ctrl-C, else 1."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except DynlearnError as error:
+        return _fail(str(error), error.exit_code)
+    except _UsageError as error:
+        return _fail(error.format_message(), InvalidInput.exit_code)  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    return int(code or 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _print(as_json: bool, content: dict[str, Any], text: str) -> None:
+    print(json.dumps(content) if as_json else text)
+
+
+@app.command()
+@with_config(CollectConfig)
+def collect(config: CollectConfig, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Collect episodes of a Gymnasium environment into a dataset, with Ray workers."""
+    from dynlearn_services.collector import collect
+
+    place = Home(home)
+    place.require_writable()
+    with ProgressBar("collect", config.episodes, "episodes") as bar:
+        header = collect(
+            config,
+            place.dataset(config.dataset),
+            lambda progress: bar.show(progress.episodes, collection_figures(progress)),
+        )
+    summary = {
+        "dataset": config.dataset,
+        "episodes": header.episodes,
+        "steps": header.steps,
+        "checksum": header.checksum,
+    }
+    _print(
+        as_json,
+        summary,
+        f"dataset {config.dataset}: {header.episodes} episodes, {header.steps} transitions, "
+        f"checksum {header.checksum[:12]}",
+    )
+
+
+@app.command()
+@with_config(TrainConfig)
+def train(config: TrainConfig, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Fit an ensemble dynamics model to a dataset and publish it in the registry."""
+    from dynlearn_services.trainer import run_training
+
+    with ProgressBar("train", config.max_updates, "updates") as bar:
+        version, metrics = run_training(
+            config,
+            Home(home),
+            lambda progress: bar.show(progress.update, training_figures(progress)),
+        )
+    summary = {"model": version.name, "version": version.version, **metrics.model_dump()}
+    _print(
+        as_json,
+        summary,
+        f"model {version.name} version {version.version}: NLL {metrics.nll:.3f}, RMSE "
+        f"{metrics.rmse:.4g} on {metrics.episodes} held-out episodes; {version.folder}",
+    )
+
+
+@app.command()
+@with_config(EvaluateConfig)
+def evaluate(config: EvaluateConfig, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Measure a model on held-out episodes; write figures and a model card."""
+    from dynlearn_services.evaluator import run_evaluation
+
+    metrics, folder = run_evaluation(config, Home(home))
+    lines = [f"NLL {metrics.nll:.3f}, RMSE {metrics.rmse:.4g} on {metrics.episodes} episodes"]
+    lines += [f"  {name}: RMSE {value:.4g}" for name, value in metrics.rmse_per_column.items()]
+    lines += [f"  inside the {name} interval: {s:.1%}" for name, s in metrics.coverage.items()]
+    for step in (1, 5, 15, 50):
+        if step <= len(metrics.open_loop_rmse):
+            lines.append(
+                f"  open loop, {step} steps: RMSE {metrics.open_loop_rmse[step - 1]:.4g}, of no "
+                f"change {metrics.open_loop_rmse_of_no_change[step - 1]:.4g}"
+            )
+    content = {**metrics.model_dump(), "folder": str(folder)}
+    _print(as_json, content, "\n".join([*lines, f"figures and model card: {folder}"]))
+
+
+@app.command()
+@with_config(ServeConfig)
+def serve(config: ServeConfig, home: HomeOption = None) -> None:
+    """Serve a model over HTTP in the Open Inference Protocol v2."""
+    from dynlearn_services.server.process import serve
+
+    def announce(url: str) -> None:
+        print(f"serving {config.model} at {url}", flush=True)
+
+    serve(config, Home(home).models, announce)
+
+
+@app.command()
+@with_config(PlanConfig)
+def plan(
+    config: PlanConfig,
+    home: HomeOption = None,
+    pictures: Annotated[
+        bool, typer.Option(help="write an animation and a figure of imagined against real")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Play real episodes with a planner over a learned model, local or served."""
+    from dynlearn_services.planner import run_plan
+
+    place = Home(home)
+    folder = place.root / "plans" / (config.model or "").replace("/", "-") if pictures else None
+    if folder is not None:
+        place.require_writable()
+    with ProgressBar("plan", 0, "steps") as bar:
+        played = run_plan(config, place, folder, lambda done, most: bar.show(done, {}, most))
+    summary = {
+        "model": config.model,
+        "version": played.version,
+        "returns": played.returns.tolist(),
+        "successes": played.successes.tolist(),
+        "success_share": float(played.successes.mean()),
+        "folder": str(folder) if folder else None,
+    }
+    lines = [
+        f"episode {index}: return {value:g}, {'success' if success else 'no success'}"
+        for index, (value, success) in enumerate(zip(played.returns, played.successes, strict=True))
+    ]
+    lines.append(
+        f"{played.successes.mean():.0%} success, mean return {played.returns.mean():.3g} over "
+        f"{config.episodes} episodes"
+    )
+    if folder:
+        lines.append(f"pictures: {folder}")
+    _print(as_json, summary, "\n".join(lines))
+
+
+@app.command()
+def demo(
+    env: Annotated[
+        str, typer.Option(help="slide (ObjectSlide) or fetch (FetchPickAndPlace)")
+    ] = "slide",
+    home: HomeOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the whole demo")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Collect, train, serve and plan, from nothing to a solved environment."""
+    from dynlearn_services.demo import run_demo
+
+    content, text = run_demo(env, Home(home), seed)
+    _print(as_json, content, text)
+
+
+@datasets.command("list")
+def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the datasets of the home."""
+    from dynlearn.store import list_datasets, read_header
+
+    place = Home(home)
+    names = list_datasets(str(place.root / "datasets"))
+    headers = {name: read_header(place.dataset(name)) for name in names}
+    lines = [
+        f"{name}: {header.environment}, "
+        + (
+            f"{header.episodes} episodes, {header.steps} transitions"
+            if header.finished
+            else f"unfinished, {header.planned} episodes planned"
+        )
+        for name, header in headers.items()
+    ]
+    content = {name: header.model_dump(mode="json") for name, header in headers.items()}
+    _print(
+        as_json, content, "\n".join(lines) or "no datasets yet; make one with `dynlearn collect`"
+    )
+
+
+@datasets.command("show")
+def show_dataset(dataset: str, home: HomeOption = None) -> None:
+    """Print what a dataset is and how it was made."""
+    from dynlearn.store import read_header
+
+    print(read_header(Home(home).dataset(dataset)).model_dump_json(indent=2))
+
+
+@datasets.command("verify")
+def verify_dataset(dataset: str, home: HomeOption = None) -> None:
+    """Read a whole dataset and compare it with its checksums."""
+    from dynlearn.store import EpisodeStore
+
+    store = EpisodeStore.open(Home(home).dataset(dataset))
+    store.verify()
+    print(f"dataset {dataset}: {store.header.episodes} episodes are as they were written")
+
+
+@datasets.command("export-minari")
+def export_minari(dataset: str, minari_id: str, home: HomeOption = None) -> None:
+    """Copy a dataset into the local Minari folder, under an id such as slide/random-v0."""
+    from dynlearn.store import EpisodeStore
+    from dynlearn_services.minari_exchange import export_minari
+
+    export_minari(EpisodeStore.open(Home(home).dataset(dataset)), minari_id)
+    print(f'exported; open it with minari.load_dataset("{minari_id}")')
+
+
+@datasets.command("import-minari")
+def import_minari(minari_id: str, dataset: str, home: HomeOption = None) -> None:
+    """Copy a dataset of the local Minari folder into a new dataset."""
+    from dynlearn_services.minari_exchange import import_minari
+
+    place = Home(home)
+    place.require_writable()
+    header = import_minari(minari_id, place.dataset(dataset))
+    print(f"dataset {dataset}: {header.episodes} episodes, {header.steps} transitions")
+
+
+@models.command("list")
+def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the published models, their versions and aliases."""
+    from dynlearn.registry import Registry
+
+    registry = Registry(Home(home).models)
+    content = {
+        name: {"versions": registry.versions(name), "aliases": registry.aliases(name)}
+        for name in registry.names()
+    }
+    lines = [
+        f"{name}: versions {', '.join(registry.versions(name))}; "
+        + ", ".join(f"{alias} = {version}" for alias, version in registry.aliases(name).items())
+        for name in registry.names()
+    ]
+    _print(as_json, content, "\n".join(lines) or "no models yet; make one with `dynlearn train`")
+
+
+@models.command("show")
+def show_model(model: str, home: HomeOption = None) -> None:
+    """Print a model's card; MODEL is NAME, NAME/VERSION or NAME@ALIAS."""
+    from dynlearn.registry import Registry
+
+    print((Registry(Home(home).models).resolve(model).folder / "README.md").read_text())
+
+
+@models.command("alias")
+def set_alias(model: str, alias: str, version: str, home: HomeOption = None) -> None:
+    """Point an alias of a model, such as champion, at a version."""
+    from dynlearn.registry import Registry
+
+    Registry(Home(home).models).set_alias(model, alias, version)
+    print(f"{model}@{alias} is version {version}")

@@ -1,0 +1,223 @@
+"""The demo: collect, train, serve and plan, each for real, from nothing to a table.
+
+``slide`` ends with a planner on the served model that solves ObjectSlide, beside the same planner
+on the true dynamics and random actions; ``fetch`` with the open-loop error of a full-state model of
+FetchPickAndPlace.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynlearn.client import DynamicsClient
+from dynlearn.config import CollectConfig, PlanConfig, ServeConfig, TrainConfig
+from dynlearn.errors import InvalidInput, nearest
+from dynlearn.evaluation import Metrics
+from dynlearn.home import Home
+from dynlearn.planning import CEM
+from dynlearn.registry import ModelVersion
+from dynlearn.store import EpisodeStore
+from dynlearn.task import find_task
+from dynlearn.training import split_dataset
+from dynlearn.transitions import cut_transitions
+from dynlearn_envs import slide_dynamics
+from dynlearn_envs.environments import describe_spaces, make_environment
+from dynlearn_envs.registration import OBJECT_SLIDE
+from dynlearn_services.collector import collect
+from dynlearn_services.planner import Playthrough, planner_settings, play, run_plan
+from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
+from dynlearn_services.server import running_server
+from dynlearn_services.trainer import run_training
+
+Result = tuple[dict[str, Any], str]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a demo collects and how it learns."""
+
+    collect: CollectConfig
+    train: TrainConfig
+
+
+def run_demo(name: str, home: Home, seed: int) -> Result:
+    """Run a demo in a home of its own, ``demo/<name>`` under ``home``, emptied before.
+
+    Returns:
+        The figures, and a text to print.
+
+    Raises:
+        InvalidInput: there is no demo of that name.
+    """
+    demos = {"slide": _slide, "fetch": _fetch}
+    if name not in demos:
+        raise InvalidInput(f"--env: expected slide or fetch, got {name!r}; {nearest(name, demos)}")
+    home.require_writable()
+    place = Home(home.root / "demo" / name)
+    shutil.rmtree(place.root, ignore_errors=True)
+    place.require_writable()
+    began = time.monotonic()
+    content, text = demos[name](place, seed)
+    content["seconds"] = round(time.monotonic() - began, 1)
+    return content, f"{text}\n\n{content['seconds']:.0f} s in all; everything is in {place.root}"
+
+
+def _slide(home: Home, seed: int) -> Result:
+    version, metrics = _learn(
+        home,
+        Lesson(
+            CollectConfig(
+                dataset="slide", env=OBJECT_SLIDE, episodes=3000, noise=0.5, random_share=0.3,
+                seed=seed,
+            ),
+            TrainConfig(dataset="slide", model="slide", max_updates=12_000, seed=seed),
+        ),
+    )  # fmt: skip
+    plan = PlanConfig(
+        env=OBJECT_SLIDE, model="slide", episodes=20, horizon=30, reward="smooth", seed=seed
+    )
+    with running_server(ServeConfig(model="slide", port=0), home.models) as url:
+        _say(f"3/4 serving version {version.version} at {url}")
+        _say("4/4 planning 20 real episodes over HTTP")
+        with ProgressBar("plan", 30, "steps") as bar:
+            learned = run_plan(
+                plan.model_copy(update={"url": url}),
+                home,
+                home.root / "pictures",
+                lambda done, most: bar.show(done, {}, most),
+            )
+    rows = {
+        "learned model over HTTP": learned,
+        "true dynamics": _play_truth(plan),
+        "random actions": _play_random(plan),
+    }
+    content = {
+        "success": {name: float(played.successes.mean()) for name, played in rows.items()},
+        "return": {name: float(played.returns.mean()) for name, played in rows.items()},
+        "nll": metrics.nll,
+    }
+    lines = [
+        f"ObjectSlide, {plan.episodes} start states: object within 0.5 of the goal at the end",
+        "",
+        f"{'planner':<26}{'success':>9}{'mean return':>14}",
+        *(
+            f"{name:<26}{played.successes.mean():>9.0%}{played.returns.mean():>14.1f}"
+            for name, played in rows.items()
+        ),
+        "",
+        f"model card and figures: {version.folder}",
+        f"animation and imagined against real: {home.root / 'pictures'}",
+    ]
+    return content, "\n".join(lines)
+
+
+def _fetch(home: Home, seed: int) -> Result:
+    version, metrics = _learn(
+        home,
+        Lesson(
+            CollectConfig(
+                dataset="fetch", env="FetchPickAndPlace-v4", episodes=600, noise=0.3,
+                random_share=0.2, seed=seed,
+            ),
+            TrainConfig(
+                dataset="fetch", model="fetch", hidden=(256, 256, 256), max_updates=8_000, seed=seed
+            ),
+        ),
+    )  # fmt: skip
+    with running_server(ServeConfig(model="fetch", port=0), home.models) as url:
+        _say(f"3/3 serving version {version.version} at {url}, and asking it")
+        error, rows, seconds = _query(home, version, url)
+    steps = [step for step in (1, 5, 15) if step <= len(metrics.open_loop_rmse)]
+    model = {step: 1000 * metrics.open_loop_rmse[step - 1] for step in steps}
+    still = {step: 1000 * metrics.open_loop_rmse_of_no_change[step - 1] for step in steps}
+    content = {"open_loop_mm": model, "no_change_mm": still, "queried_rmse": error}
+    lines = [
+        f"FetchPickAndPlace, {metrics.episodes} held-out episodes: error of the object's position",
+        "",
+        f"{'steps ahead':<14}{'model, mm':>12}{'no change, mm':>16}",
+        *(f"{step:<14}{model[step]:>12.2f}{still[step]:>16.2f}" for step in steps),
+        "",
+        f"asked over HTTP: {rows} transitions in {seconds:.2f} s, "
+        f"RMSE of the full state {error:.4g}",
+        f"model card and figures: {version.folder}",
+    ]
+    return content, "\n".join(lines)
+
+
+def _learn(home: Home, lesson: Lesson) -> tuple[ModelVersion, Metrics]:
+    """Collect and train, with progress bars."""
+    config = lesson.collect
+    _say(f"1/4 collecting {config.episodes} episodes of {config.env} with Ray workers")
+    with ProgressBar("collect", config.episodes, "episodes") as bar:
+        collect(
+            config,
+            home.dataset(config.dataset),
+            lambda progress: bar.show(progress.episodes, collection_figures(progress)),
+        )
+    members = lesson.train.members
+    _say(f"2/4 fitting {members} members with {lesson.train.objective}")
+    with ProgressBar("train", lesson.train.max_updates, "updates") as bar:
+        return run_training(
+            lesson.train,
+            home,
+            lambda progress: bar.show(progress.update, training_figures(progress)),
+        )
+
+
+class _Truth:
+    """The true dynamics of ObjectSlide, for the same planner."""
+
+    members = 1
+    device = torch.device("cpu")
+
+    def step(
+        self, observation: Tensor, action: Tensor, member: Tensor | None, noise: Tensor | None
+    ) -> Tensor:
+        return slide_dynamics.step(observation, action)
+
+
+def _play_truth(plan: PlanConfig) -> Playthrough:
+    task = find_task(plan.env)
+    environment = make_environment(plan.env)
+    _, action_space = describe_spaces(environment)
+    planner = CEM(
+        _Truth(), task.reward(plan.reward), action_space, planner_settings(plan), plan.seed
+    )
+    return play(task, planner.plan, plan.episodes, plan.seed)
+
+
+def _play_random(plan: PlanConfig) -> Playthrough:
+    generator = torch.Generator().manual_seed(plan.seed)
+
+    def act(observation: Tensor, context: Tensor, steps_left: int) -> Tensor:
+        return 2 * torch.rand(len(observation), 1, generator=generator) - 1
+
+    return play(find_task(plan.env), act, plan.episodes, plan.seed)
+
+
+def _query(home: Home, version: ModelVersion, url: str) -> tuple[float, int, float]:
+    """Ask the server for its held-out transitions: RMSE over all columns, rows, seconds."""
+    from dynlearn_services.trainer import read_training
+
+    training, _ = read_training(version.folder)
+    store = EpisodeStore.open(home.dataset(training.dataset))
+    table = store.table(split_dataset(training, store).test)
+    transitions = cut_transitions(table, store.header.action_space)
+    with DynamicsClient(url, version.name) as client:
+        began = time.perf_counter()
+        prediction = client.predict(transitions.observation, transitions.action)
+        seconds = time.perf_counter() - began
+    error = np.sqrt(np.square(prediction.mean - transitions.next_observation).mean())
+    return float(error), len(transitions), seconds
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,58 @@
+"""Evaluation of a published model, on its own test episodes or on another dataset."""
+
+import shutil
+from pathlib import Path
+
+from dynlearn.config import EvaluateConfig
+from dynlearn.devices import pick_device
+from dynlearn.errors import InvalidInput
+from dynlearn.evaluation import Metrics, evaluate, write_report
+from dynlearn.home import Home
+from dynlearn.model import DynamicsModel
+from dynlearn.registry import Registry
+from dynlearn.store import EpisodeStore
+from dynlearn.training import split_dataset
+from dynlearn_services.columns import describe_columns
+from dynlearn_services.trainer import read_training
+
+
+def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
+    """Evaluate a model version and return its metrics and the folder of figures and card.
+
+    Raises:
+        NotFound: there is no such model or dataset.
+        InvalidInput: the dataset is of another environment, or the model's own has no test share.
+    """
+    home.require_writable()
+    version = Registry(home.models).resolve(config.model)
+    training, made = read_training(version.folder)
+    dataset = config.dataset or training.dataset
+    store = EpisodeStore.open(home.dataset(dataset))
+    if store.header.environment != made["environment"]:
+        raise InvalidInput(
+            f"expected a dataset of {made['environment']}, got one of {store.header.environment}"
+        )
+    episodes = None
+    if config.dataset is None:
+        episodes = split_dataset(training, store).test
+        if len(episodes) == 0:
+            raise InvalidInput(
+                "expected a model trained with a test share above zero, got none; name a --dataset"
+            )
+    model = DynamicsModel.load(version.folder, pick_device(config.device))
+    columns, focus = describe_columns(store.header.environment, model.spec.observation_size)
+    evaluation = evaluate(model, store.table(episodes), columns, focus, config.horizon, config.seed)
+    folder = home.root / "evaluations" / f"{version.name}-{version.version}-{Path(dataset).name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_report(
+        folder,
+        f"{version.name} {version.version}",
+        model.spec,
+        {**made, "evaluated on": dataset},
+        evaluation,
+        [],
+        columns,
+        focus,
+    )
+    return evaluation.metrics, folder

@@ -1,0 +1,140 @@
+"""Command-line flags and YAML files for the configuration models: one field, one flag.
+
+Values are checked by the model itself, so that a flag, a YAML file and an HTTP body are refused in
+the same words.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from dynlearn.errors import InvalidInput, nearest
+
+_MAX_YAML_BYTES = 2**20
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_config(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Return a configuration made of ``values``.
+
+    Raises:
+        InvalidInput: a key is unknown, absent, or has a value that does not suit it.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        faults = (_describe(model, dict(fault)) for fault in error.errors())
+        raise InvalidInput("; ".join(faults)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        InvalidInput: it cannot be read, is too large, or holds something else.
+    """
+    import yaml
+
+    try:
+        if path.stat().st_size > _MAX_YAML_BYTES:
+            raise InvalidInput(f"--config: expected at most {_MAX_YAML_BYTES} bytes in {path}")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"--config: expected a file, got {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInput(f"--config: expected YAML in {path}, got: {reason}") from error
+    if not isinstance(content or {}, dict):
+        raise InvalidInput(f"--config: expected `key: value` lines in {path}, got {content!r}")
+    return content or {}
+
+
+def with_config(model: type[Model]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag for each field of ``model``, and ``--config FILE``.
+
+    The command's first parameter receives the configuration: defaults, under the YAML file, under
+    the flags. Its other parameters stay flags of their own.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def configured(config_file: Path | None, **flags: Any) -> None:
+            values = read_yaml(config_file) if config_file else {}
+            names = [name for name in model.model_fields if name in flags]
+            given = {name: flags.pop(name) for name in names}
+            values |= {name: value for name, value in given.items() if value is not None}
+            command(parse_config(model, values), **flags)
+
+        first, *own = inspect.signature(command).parameters.values()
+        own = [parameter.replace(kind=first.KEYWORD_ONLY) for parameter in own]
+        parameters = [_parameter(name, field) for name, field in model.model_fields.items()]
+        configured.__signature__ = inspect.Signature([*parameters, _CONFIG_FILE, *own])  # type: ignore[attr-defined]
+        configured.__name__ = command.__name__
+        configured.__doc__ = command.__doc__ or model.__doc__
+        return configured
+
+    return decorate
+
+
+_CONFIG_FILE = inspect.Parameter(
+    "config_file",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="YAML file; flags go over it")
+    ],
+)
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    flag = _flag(name)
+    is_switch = field.annotation is bool
+    default = "required" if field.is_required() else _shown(field.default)
+    option = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if is_switch else flag,
+        help=f"{field.description} [{default}]" if default else field.description,
+        show_default=False,
+        metavar=None if is_switch else _metavar(field),
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[bool | None if is_switch else str | None, option],
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return f"default: {value}" if value not in (None, "", False) else ""
+
+
+def _metavar(field: FieldInfo) -> str:
+    kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind]
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            return "|".join(get_args(kind))
+        if get_origin(kind) is tuple:
+            return "INT,INT,..."
+    return {int: "INT", float: "NUMBER"}.get(kinds[0] if len(kinds) == 1 else kinds[1], "TEXT")
+
+
+def _describe(model: type[BaseModel], fault: dict[str, Any]) -> str:
+    """Return what was expected, what came and the mend, for one fault that pydantic found."""
+    name = str(fault["loc"][0]) if fault["loc"] else ""
+    if fault["type"] == "missing":
+        return f"expected {_flag(name)} ({model.model_fields[name].description}), got none"
+    if fault["type"] == "extra_forbidden":
+        return f"expected a known key, got {name!r}; {nearest(name, model.model_fields)}"
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{_flag(name)}: expected {message}, got {fault['input']!r}"

@@ -1,0 +1,106 @@
+"""Ray: the cluster that is there, or one on this machine for as long as it is needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from dynlearn.errors import Unavailable
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
+
+_HOST_AND_PORT = re.compile(r"(.+):(\d+)")
+_SECONDS_TO_CONNECT = 10.0
+_OBJECT_STORE_BYTES = 256 * 2**20
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # What Ray does for a new local cluster anyway; asked for, it needs no notice on the terminal.
+    "RAY_AUTH_MODE": "token",
+    # What Ray will do in future; asked for, it needs no notice either.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Else a worker that dies and is started again is reported on standard output.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+    # Workers run in this very Python; uv's hook would look for another.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+
+
+@contextmanager
+def ray_cluster(cpus: int) -> Iterator[None]:
+    """Be connected to Ray while the context lasts.
+
+    If this process is connected already, nothing is done; else the cluster that RAY_ADDRESS names
+    is joined; else one is started here, reachable from this machine only, and stopped in the end.
+    SIGTERM raises SystemExit meanwhile, unless it has a handler of its own.
+
+    Args:
+        cpus: how many workers a cluster started here has room for.
+
+    Raises:
+        Unavailable: there is no connection to be had.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get("RAY_ADDRESS"):
+        # The one switch by which Ray listens on 127.0.0.1 alone, whatever the system.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        _connect(cpus)
+        # Ray's own handler would print a stack.
+        _handle_sigterm(before if callable(before) else _exit)
+        yield
+    finally:
+        ray.shutdown()
+        _handle_sigterm(before)
+
+
+def _connect(cpus: int) -> None:
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        if match := _HOST_AND_PORT.fullmatch(address):
+            # Ray itself would try for minutes.
+            socket.create_connection((match[1], int(match[2])), _SECONDS_TO_CONNECT).close()
+        if address:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise Unavailable(
+            f"expected a Ray cluster {f'at RAY_ADDRESS {address}' if address else 'to start'}, "
+            f"got {reason}"
+        ) from error
+
+
+def _handle_sigterm(handler: _Handler) -> None:
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

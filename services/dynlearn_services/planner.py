@@ -1,0 +1,219 @@
+"""Closed-loop episodes: a planner over a learned model in the real environment.
+
+Shapes: S episodes side by side, O observation, A action, G context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dynlearn.client import DynamicsClient
+from dynlearn.config import PlanConfig
+from dynlearn.devices import pick_device
+from dynlearn.errors import InvalidInput
+from dynlearn.home import Home
+from dynlearn.model import DynamicsModel
+from dynlearn.planning import CEM, CEMSettings
+from dynlearn.planning.remote import RemoteDynamics
+from dynlearn.registry import Registry
+from dynlearn.rollout import Dynamics
+from dynlearn.spaces import ActionSpace
+from dynlearn.task import Task, find_task
+from dynlearn_envs.environments import describe_spaces, make_environment
+
+if TYPE_CHECKING:
+    Frames = list[NDArray[np.uint8]]
+
+    Act = Callable[[Tensor, Tensor, int], Tensor]
+    # (observation [S, O], context [S, G], steps left) -> actions [S, A]
+
+
+@dataclass(frozen=True)
+class Playthrough:
+    """Episodes that were really played.
+
+    Attributes:
+        observations: [S, T + 1, O].
+        actions: [S, T, A].
+        lengths: the steps of each episode, [S]; what comes after them means nothing.
+        returns: the environment's own sum of rewards, [S].
+        successes: whether the last step ended in the goal, [S].
+        frames: pictures of the first episode, where they were asked for.
+        version: of the model, where one was used.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    lengths: NDArray[np.int64]
+    returns: NDArray[np.float64]
+    successes: NDArray[np.bool_]
+    frames: Frames
+    version: str = ""
+
+
+def run_plan(
+    config: PlanConfig,
+    home: Home,
+    folder: Path | None,
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+) -> Playthrough:
+    """Play episodes with CEM over a model, and draw what happened.
+
+    Args:
+        config: what to play, with which model and planner.
+        home: where local models are.
+        folder: where to write ``episode.gif`` and ``imagined.png``; nothing is drawn if None.
+        on_step: called with the steps done and the most there can be.
+
+    Raises:
+        InvalidInput: the model is not of this environment, or cannot be planned with.
+        NotFound: there is no such model, environment or task.
+        Unavailable: the server cannot be reached.
+    """
+    from dynlearn_services.pictures import draw_imagined, save_gif
+
+    task = find_task(config.env)
+    with _dynamics(config, home) as (dynamics, action_space, version):
+        planner = CEM(
+            dynamics,
+            task.reward(config.reward),
+            action_space,
+            planner_settings(config),
+            config.seed,
+        )
+        played = play(task, planner.plan, config.episodes, config.seed, folder is not None, on_step)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_gif(played.frames, folder / "episode.gif")
+            length = played.lengths[0]
+            draw_imagined(
+                dynamics,
+                task,
+                played.observations[0, : length + 1],
+                played.actions[0, :length],
+                config.seed,
+                folder / "imagined.png",
+            )
+    return replace(played, version=version)
+
+
+def planner_settings(config: PlanConfig) -> CEMSettings:
+    """Return the planner's part of a configuration."""
+    return CEMSettings(
+        horizon=config.horizon,
+        candidates=config.candidates,
+        elites=config.elites,
+        iterations=config.iterations,
+        particles=config.particles,
+        propagation=config.propagation,
+        risk_aversion=config.risk_aversion,
+    )
+
+
+def play(
+    task: Task,
+    act: Act,
+    episodes: int,
+    seed: int,
+    pictures: bool = False,
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+) -> Playthrough:
+    """Play episodes side by side in the real environment until all are over.
+
+    The start states depend on ``seed`` alone, so that different planners meet the same ones.
+    """
+    environments = [
+        make_environment(task.environment, render_mode="rgb_array" if pictures and not i else None)
+        for i in range(episodes)
+    ]
+    try:
+        return _play(task, environments, act, seed, pictures, on_step)
+    finally:
+        for environment in environments:
+            environment.close()
+
+
+def _play(
+    task: Task,
+    environments: list[Any],
+    act: Act,
+    seed: int,
+    pictures: bool,
+    on_step: Callable[[int, int], None],
+) -> Playthrough:
+    limit = environments[0].spec.max_episode_steps
+    seeds = np.random.SeedSequence(seed).generate_state(len(environments)).tolist()
+    raw = [env.reset(seed=s)[0] for env, s in zip(environments, seeds, strict=True)]
+    frames: Frames = [environments[0].render()] if pictures else []
+    running = np.ones(len(environments), dtype=bool)
+    returns, lengths = np.zeros(len(environments)), np.zeros(len(environments), dtype=np.int64)
+    observations: list[Tensor] = [_vectors(raw)]
+    actions: list[Tensor] = []
+    contexts = torch.from_numpy(np.stack([task.read_context(one) for one in raw])).float()
+    while running.any():
+        action = act(observations[-1], contexts, limit - len(actions)).cpu()
+        for i in np.flatnonzero(running):
+            raw[i], reward, terminated, truncated, _ = environments[i].step(action[i].numpy())
+            returns[i] += reward
+            lengths[i] += 1
+            running[i] = not (terminated or truncated)
+            if pictures and i == 0:
+                frames.append(environments[0].render())
+        actions.append(action)
+        observations.append(_vectors(raw))
+        on_step(len(actions), limit)
+    every = range(len(environments))
+    states, taken = torch.stack(observations, 1), torch.stack(actions, 1)
+    successes = task.success(
+        states[every, lengths - 1], taken[every, lengths - 1], states[every, lengths], contexts
+    )
+    return Playthrough(states, taken, lengths, returns, successes.numpy(), frames)
+
+
+def _vectors(raw: list[Any]) -> Tensor:
+    rows = [one["observation"] if isinstance(one, dict) else one for one in raw]
+    return torch.from_numpy(np.stack(rows)).float()
+
+
+@contextmanager
+def _dynamics(config: PlanConfig, home: Home) -> Iterator[tuple[Dynamics, ActionSpace, str]]:
+    """Give the dynamics that a configuration names, their actions and their concrete version."""
+    if config.model is None:
+        raise InvalidInput(
+            "--model: expected one of the home, or with --url a served one, got none"
+        )
+    if config.url is not None:
+        name, _, number = config.model.partition("/")
+        with DynamicsClient(config.url, name, number or None) as client:
+            spec = client.spec
+            _require_same_spaces(config.env, spec.observation_size, spec.action_space)
+            yield RemoteDynamics(client), spec.action_space, spec.version
+        return
+    version = Registry(home.models).resolve(config.model)
+    model = DynamicsModel.load(version.folder, pick_device(config.device))
+    _require_same_spaces(config.env, model.spec.observation_size, model.spec.action_space)
+    model.require_full_state()
+    yield model, model.spec.action_space, version.version
+
+
+def _require_same_spaces(env_id: str, observation_size: int, action_space: ActionSpace) -> None:
+    environment = make_environment(env_id)
+    try:
+        observation, action = describe_spaces(environment)
+    finally:
+        environment.close()
+    if observation.observation.size != observation_size or action != action_space:
+        raise InvalidInput(
+            f"expected a model of {env_id} ({observation.observation.size} observation columns, "
+            f"{action.size} action columns), got one of {observation_size} and "
+            f"{action_space.size}; train one on a dataset of that environment"
+        )

@@ -1,0 +1,175 @@
+"""A training run: fit on the training episodes, judge on the test episodes, publish."""
+
+import json
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from dynlearn.checkpoint import write_json
+from dynlearn.config import TrainConfig
+from dynlearn.errors import DynlearnError, InvalidInput
+from dynlearn.evaluation import Metrics, evaluate, write_report
+from dynlearn.home import Home
+from dynlearn.registry import ModelVersion, Registry
+from dynlearn.store import EpisodeStore
+from dynlearn.trainer import TrainingProgress
+from dynlearn.training import TrainedModel, split_dataset, train
+from dynlearn_services.columns import describe_columns
+
+TRAINING_FILE = "training.json"
+_CHECKPOINT = "checkpoint.safetensors"
+_EVALUATION_HORIZON = 15
+
+
+class TrainingStopped(DynlearnError):
+    """A signal ended the run; its state is saved."""
+
+    exit_code = 130
+
+
+def run_training(
+    config: TrainConfig,
+    home: Home,
+    on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
+) -> tuple[ModelVersion, Metrics]:
+    """Train, evaluate on the test episodes and publish a model version.
+
+    SIGINT and SIGTERM save the run before it ends; SIGKILL loses what came after the last
+    checkpoint. With ``resume`` it goes on to the very same weights.
+
+    Returns:
+        The version and its metrics on the test episodes (on the validation episodes where
+        ``test_share`` is zero).
+
+    Raises:
+        InvalidInput: the configuration does not suit the dataset, there is an earlier run that was
+            not asked to go on, or none that could.
+        TrainingStopped: a signal ended the run.
+    """
+    home.require_writable()
+    store = EpisodeStore.open(home.dataset(config.dataset))
+    run = home.run(config.model)
+    checkpoint = run / _CHECKPOINT
+    _check_resumption(config, checkpoint)
+    with _tensorboard(run) as log, _stop_on_signals() as should_stop:
+
+        def report(progress: TrainingProgress) -> None:
+            log(progress)
+            on_progress(progress)
+
+        trained = train(config, store, checkpoint, report, should_stop)
+    if trained is None:
+        raise TrainingStopped(
+            f"stopped; go on with `dynlearn train --resume` and the same options ({checkpoint})"
+        )
+    published = _publish(config, home, store, trained)
+    checkpoint.unlink()
+    return published
+
+
+def _check_resumption(config: TrainConfig, checkpoint: Path) -> None:
+    if config.resume and not checkpoint.exists():
+        raise InvalidInput(
+            f"--resume: expected a run of model {config.model} that was cut off, got none in "
+            f"{checkpoint.parent}; start one without --resume"
+        )
+    if not config.resume and checkpoint.exists():
+        raise InvalidInput(
+            f"expected no run of model {config.model} that was cut off, got {checkpoint}; "
+            "go on with it by --resume, or delete it to start over"
+        )
+
+
+def _publish(
+    config: TrainConfig, home: Home, store: EpisodeStore, trained: TrainedModel
+) -> tuple[ModelVersion, Metrics]:
+    split = split_dataset(config, store)
+    held_out = split.test if len(split.test) else split.validation
+    header = store.header
+    columns, focus = describe_columns(header.environment, trained.model.spec.observation_size)
+    evaluation = evaluate(
+        trained.model, store.table(held_out), columns, focus, _EVALUATION_HORIZON, config.seed
+    )
+    made = {
+        "environment": header.environment,
+        "dataset": config.dataset,
+        "dataset checksum": header.checksum,
+        "objective": config.objective
+        + (f", β = {config.beta:g}" if config.objective == "beta_nll" else ""),
+        "updates": trained.updates,
+        "trained on": f"{len(split.train)} episodes",
+        "seed": config.seed,
+    }
+    provenance = {
+        "config": config.model_dump(mode="json", exclude={"resume"}),
+        "made": made,
+        "versions": {name: version(name) for name in ("dynlearn", "torch", "numpy")}
+        | {"python": platform.python_version()},
+        "held_out_episodes": "test" if len(split.test) else "validation",
+        "history": trained.history,
+    }
+
+    def write(folder: Path) -> None:
+        trained.model.save(folder)
+        write_json(folder / TRAINING_FILE, provenance)
+        write_report(
+            folder,
+            config.model,
+            trained.model.spec,
+            made,
+            evaluation,
+            trained.history,
+            columns,
+            focus,
+        )
+
+    return Registry(home.models).publish(config.model, write), evaluation.metrics
+
+
+def read_training(folder: Path) -> tuple[TrainConfig, dict[str, object]]:
+    """Return the configuration that a published model was trained with, and how it was made."""
+    content = json.loads((folder / TRAINING_FILE).read_text())
+    return TrainConfig.model_validate(content["config"]), content["made"]
+
+
+@contextmanager
+def _tensorboard(folder: Path) -> Iterator[Callable[[TrainingProgress], None]]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(progress: TrainingProgress) -> None:
+        step = progress.update
+        writer.add_scalar("train/nll", progress.train_nll, step)
+        writer.add_scalar("train/rmse", progress.train_rmse, step)
+        writer.add_scalar("train/updates_per_s", progress.updates_per_s, step)
+        for member, (nll, rmse) in enumerate(
+            zip(progress.validation_nll, progress.validation_rmse, strict=True)
+        ):
+            writer.add_scalar(f"validation/nll/member_{member}", nll, step)
+            writer.add_scalar(f"validation/rmse/member_{member}", rmse, step)
+
+    with writer:
+        yield log
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into a question that the training loop asks between updates."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {
+        number: signal.signal(number, lambda *_: asked.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,80 @@
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from dynlearn.config import (
+    CollectConfig,
+    Config,
+    EvaluateConfig,
+    PlanConfig,
+    ServeConfig,
+    TrainConfig,
+)
+
+KINDS = [CollectConfig, TrainConfig, EvaluateConfig, ServeConfig, PlanConfig]
+NEEDED = {"dataset": "d", "model": "m"}
+
+
+def _make(kind: type[Config], **options: object) -> Config:
+    needed = {key: value for key, value in NEEDED.items() if key in kind.model_fields}
+    return kind(**{**needed, **options})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_has_help_and_survives_json(kind: type[Config]) -> None:
+    assert all(field.description for field in kind.model_fields.values())
+    config = _make(kind)
+    assert kind.model_validate_json(config.model_dump_json()) == config
+    assert hash(config) == hash(_make(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unknown_keys_and_changes_are_refused(kind: type[Config]) -> None:
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        _make(kind, unknown=1)
+    with pytest.raises(ValidationError, match="frozen"):
+        _make(kind).seed = 1
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("64,32", (64, 32)), ("64", (64,)), ("", ()), ("64,", (64,)), ([1], (1,))]
+)
+def test_whole_numbers_with_commas(text: object, numbers: tuple[int, ...]) -> None:
+    assert _make(TrainConfig, hidden=text).hidden == numbers
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hidden": "64,x"},
+        {"members": 0},
+        {"members": 257},
+        {"beta": 1.5},
+        {"beta": float("nan")},
+        {"learning_rate": 0},
+        {"validation_share": 1},
+        {"batch_size": 0},
+        {"objective": "mae"},
+    ],
+)
+def test_values_out_of_range_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        _make(TrainConfig, **options)
+
+
+def test_a_datasets_content_depends_neither_on_workers_nor_on_resumption() -> None:
+    one = CollectConfig(dataset="d", workers=1)
+    assert one.content() == CollectConfig(dataset="d", workers=7, resume=True).content()
+    assert one.content() != CollectConfig(dataset="d", seed=1).content()
+
+
+def test_light_modules_import_nothing_heavy() -> None:
+    program = (
+        "import sys, dynlearn.config, dynlearn.errors, dynlearn.task, dynlearn.home\n"
+        "heavy = {'torch', 'ray', 'mujoco', 'gymnasium', 'pyarrow', 'matplotlib'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

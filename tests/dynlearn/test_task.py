@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dynlearn.errors import InvalidInput, NotFound
+from dynlearn.task import Task, find_task, installed_tasks
+
+PLUGIN = """
+import numpy as np
+from dynlearn.task import Task
+
+TASK = Task(
+    name="point",
+    environment="elsewhere/Point-v0",
+    observation_columns=("x",),
+    rewards={"sparse": lambda o, a, n, c: -((n - c).abs()[..., 0] > 0.1).float()},
+    success=lambda o, a, n, c: (n - c).abs()[..., 0] <= 0.1,
+    read_context=lambda observation: np.asarray(observation["desired_goal"]),
+)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install, as far as importlib can see, another package with a task."""
+    (tmp_path / "dynlearn_point_plugin.py").write_text(PLUGIN)
+    info = tmp_path / "dynlearn_point_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: dynlearn-point-plugin\nVersion: 1\n"
+    )
+    (info / "entry_points.txt").write_text("[dynlearn.tasks]\npoint = dynlearn_point_plugin:TASK\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def _task() -> Task:
+    def distance(
+        observation: torch.Tensor,
+        action: torch.Tensor,
+        next_observation: torch.Tensor,
+        context: torch.Tensor,
+    ) -> torch.Tensor:
+        return -(next_observation - context).norm(dim=-1)
+
+    return Task(
+        name="point",
+        environment="elsewhere/Point-v0",
+        observation_columns=("x",),
+        rewards={"dense": distance, "twice": lambda *parts: 2 * distance(*parts)},
+        success=lambda *parts: distance(*parts) > -0.1,
+        read_context=lambda observation: np.asarray(observation),
+    )
+
+
+def test_rewards_by_name_and_the_first_by_default() -> None:
+    task = _task()
+    assert task.reward() is task.rewards["dense"]
+    assert task.reward("twice") is task.rewards["twice"]
+    with pytest.raises(InvalidInput, match="did you mean dense\\?"):
+        task.reward("dens")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_any_installed_package_adds_a_task() -> None:
+    task = find_task("elsewhere/Point-v0")
+    assert task.name == "point"
+    assert installed_tasks()["elsewhere/Point-v0"] is task
+    point, goal = torch.zeros(2, 1), torch.tensor([[0.05], [1.0]])
+    assert task.reward()(point, point, point, goal).tolist() == [0, -1]
+
+
+def test_an_environment_without_a_task_names_the_closest() -> None:
+    known = next(iter(installed_tasks()))
+    with pytest.raises(NotFound, match=f"did you mean {known}") as caught:
+        find_task(known[:-1])
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,241 @@
+"""Bad input through the real command line: one line, exit code 2, nothing half-written."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynlearn.config import TrainConfig
+from dynlearn.episodes import Episode
+from dynlearn.header import DatasetHeader
+from dynlearn.model import DynamicsModel
+from dynlearn.registry import Registry
+from dynlearn.spaces import BoxSpace, ObservationSpace
+from dynlearn.store import EpisodeStore
+from dynlearn.training import model_spec
+from dynlearn_services.cli import run
+
+OBSERVATIONS = ObservationSpace(observation=BoxSpace(low=(-5.0,) * 3, high=(5.0,) * 3))
+ACTIONS = BoxSpace(low=(-1.0,), high=(1.0,))
+
+
+def write_dataset(home: Path, name: str, episodes: int, finish: bool = True) -> None:
+    header = DatasetHeader(
+        environment="Pendulum-v1",
+        versions={},
+        observation_space=OBSERVATIONS,
+        action_space=ACTIONS,
+        policy="random",
+        config={},
+        planned=episodes,
+        episodes_per_shard=episodes,
+    )
+    store = EpisodeStore.create(str(home / "datasets" / name), header)
+    if finish:
+        store.append([random_episode(index) for index in range(episodes)])
+        store.finish()
+
+
+def random_episode(index: int, steps: int = 6) -> Episode:
+    generator = np.random.default_rng(index)
+    over = np.arange(steps) == steps - 1
+    return Episode(
+        index=index,
+        seed=index,
+        observations=generator.uniform(-1, 1, (steps + 1, 3)).astype(np.float32),
+        actions=generator.uniform(-1, 1, (steps, 1)).astype(np.float32),
+        rewards=np.zeros(steps),
+        terminated=np.zeros(steps, dtype=bool),
+        truncated=over,
+        achieved_goals=None,
+        desired_goals=None,
+    )
+
+
+def publish_model(home: Path, name: str) -> None:
+    config = TrainConfig(dataset="d", model=name, members=2, hidden=(4,))
+    model = DynamicsModel(model_spec(config, OBSERVATIONS, ACTIONS))
+    Registry(home / "models").publish(name, model.save)
+
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
+    """Run a command that must fail with exit code 2 and one line; return the line."""
+
+    def check(*arguments: str) -> str:
+        code = run([*arguments, "--home", str(tmp_path)])
+        captured = capsys.readouterr()
+        assert code == 2
+        assert captured.out == ""
+        assert captured.err.startswith("error: ")
+        assert captured.err.count("\n") == 1
+        assert "Traceback" not in captured.err
+        return captured.err
+
+    return check
+
+
+def test_an_unknown_command_names_the_nearest(fails: Fails) -> None:
+    assert "collect" in fails("colect")
+
+
+def test_an_unknown_flag_names_the_nearest(fails: Fails) -> None:
+    assert "--episodes" in fails("collect", "--dataset", "d", "--episods", "3")
+
+
+def test_an_unknown_environment_names_the_nearest(fails: Fails, tmp_path: Path) -> None:
+    line = fails("collect", "--dataset", "d", "--env", "dynlearn/ObjectSlid-v1")
+    assert "dynlearn/ObjectSlide-v1" in line
+    assert not (tmp_path / "datasets" / "d").exists()
+
+
+def test_an_environment_of_another_kind_is_refused(fails: Fails, tmp_path: Path) -> None:
+    line = fails("collect", "--dataset", "d", "--policy", "random", "--env", "FrozenLake-v1")
+    assert "Box" in line
+    assert not (tmp_path / "datasets" / "d").exists()
+
+
+def test_an_unknown_policy_names_the_known(fails: Fails) -> None:
+    assert "scripted" in fails("collect", "--dataset", "d", "--policy", "scriptd")
+
+
+def test_a_dataset_name_cannot_leave_the_home(fails: Fails) -> None:
+    assert "dataset name" in fails("collect", "--dataset", "../d")
+
+
+def test_training_on_a_dataset_that_is_not_there(fails: Fails, tmp_path: Path) -> None:
+    write_dataset(tmp_path, "slide", 3)
+    line = fails("train", "--dataset", "slid", "--model", "m")
+    assert "slide" in line
+    assert not (tmp_path / "models").exists()
+
+
+def test_training_on_an_unfinished_dataset(fails: Fails, tmp_path: Path) -> None:
+    write_dataset(tmp_path, "half", 3, finish=False)
+    assert "--resume" in fails("train", "--dataset", "half", "--model", "m")
+
+
+def test_training_on_too_few_episodes(fails: Fails, tmp_path: Path) -> None:
+    write_dataset(tmp_path, "two", 2)
+    assert "collect more" in fails("train", "--dataset", "two", "--model", "m")
+    assert not (tmp_path / "models").exists()
+
+
+def test_training_on_an_altered_dataset(fails: Fails, tmp_path: Path) -> None:
+    write_dataset(tmp_path, "d", 20)
+    (shard,) = (tmp_path / "datasets" / "d" / "shards").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-40])
+    assert "shard" in fails("train", "--dataset", "d", "--model", "m")
+
+
+def test_nan_in_a_dataset_is_refused_before_training(fails: Fails, tmp_path: Path) -> None:
+    """The store refuses NaN when it is written; this file was tampered with afterwards."""
+    write_dataset(tmp_path, "d", 20)
+    (shard,) = (tmp_path / "datasets" / "d" / "shards").iterdir()
+    content = bytearray(shard.read_bytes())
+    first = np.float32(random_episode(0).observations[0, 0]).tobytes()
+    at = content.index(first)
+    content[at : at + 4] = np.float32(np.nan).tobytes()
+    shard.write_bytes(content)
+    assert "finite" in fails("train", "--dataset", "d", "--model", "m")
+    assert not (tmp_path / "models").exists()
+
+
+def test_training_on_columns_that_are_not_there(fails: Fails, tmp_path: Path) -> None:
+    write_dataset(tmp_path, "d", 20)
+    line = fails("train", "--dataset", "d", "--model", "m", "--target-columns", "7")
+    assert "columns 0 to 2" in line
+
+
+def test_resuming_what_was_never_begun(fails: Fails, tmp_path: Path) -> None:
+    write_dataset(tmp_path, "d", 20)
+    assert "without --resume" in fails("train", "--dataset", "d", "--model", "m", "--resume")
+
+
+def test_more_elites_than_members(fails: Fails, tmp_path: Path) -> None:
+    write_dataset(tmp_path, "d", 20)
+    line = fails("train", "--dataset", "d", "--model", "m", "--elites", "9")
+    assert "at most 5 elites" in line
+
+
+@pytest.mark.parametrize("command", ["evaluate", "serve", "plan"])
+def test_an_unknown_model_names_the_nearest(fails: Fails, tmp_path: Path, command: str) -> None:
+    publish_model(tmp_path, "slide")
+    assert "slide" in fails(command, "--model", "slid")
+
+
+def test_a_model_of_another_environment_cannot_plan(fails: Fails, tmp_path: Path) -> None:
+    publish_model(tmp_path, "pendulum")
+    assert "4 observation columns" in fails("plan", "--model", "pendulum")
+
+
+def test_an_environment_without_a_task_cannot_be_planned(fails: Fails) -> None:
+    assert "dynlearn.tasks" in fails("plan", "--env", "Pendulum-v1", "--model", "m")
+
+
+def test_a_port_in_use(fails: Fails, tmp_path: Path) -> None:
+    publish_model(tmp_path, "m")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1:{port}" in fails("serve", "--model", "m", "--port", str(port))
+
+
+def test_a_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    assert run(["plan", "--model", "m", "--url", url, "--home", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert url in captured.err
+
+
+def test_a_tampered_model_is_refused(fails: Fails, tmp_path: Path) -> None:
+    publish_model(tmp_path, "m")
+    weights = tmp_path / "models" / "m" / "1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    assert "model.safetensors" in fails("serve", "--model", "m", "--port", "0")
+
+
+def test_a_home_that_cannot_be_written_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where a folder should be")
+    code = run(["collect", "--dataset", "d", "--home", str(blocked / "home")])
+    assert code == 2
+    assert "--home" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_home_without_write_permission(tmp_path: Path, fails: Fails) -> None:
+    tmp_path.chmod(0o500)
+    assert "can be written to" in fails("collect", "--dataset", "d")
+
+
+def test_the_dataset_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_dataset(tmp_path, "d", 4)
+    home = ["--home", str(tmp_path)]
+    for command, shown in [
+        (["datasets", "list"], "d: Pendulum-v1, 4 episodes, 24 transitions"),
+        (["datasets", "show", "d"], '"planned": 4'),
+        (["datasets", "verify", "d"], "4 episodes are as they were written"),
+    ]:
+        assert run([*command, *home]) == 0
+        assert shown in capsys.readouterr().out
+
+
+def test_the_model_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    publish_model(tmp_path, "m")
+    publish_model(tmp_path, "m")
+    home = ["--home", str(tmp_path)]
+    assert run(["models", "alias", "m", "champion", "1", *home]) == 0
+    assert run(["models", "list", *home]) == 0
+    assert "m: versions 1, 2; champion = 1" in capsys.readouterr().out
