@@ -79,6 +79,7 @@ def measure(
             model="slide",
             beta=float(beta),
             members=1,
+            activation="relu",
             target_columns=(OBJECT_POSITION,),
             schedule="constant",
             max_updates=updates,

@@ -167,6 +167,7 @@ class DynamicsClient:
         observation: Any,
         action: Any,
         outputs: Sequence[str] = ("mean", "aleatoric", "epistemic"),
+        member: Any = None,
     ) -> RemotePrediction:
         """Predict the next observation's distribution.
 
@@ -176,6 +177,7 @@ class DynamicsClient:
             outputs: what to fetch: mean, variance, covariance, aleatoric, epistemic, member_means
                 or member_variances. With the default, ``covariance``, ``variance`` and ``std``
                 follow from what is fetched; matrices are large, so ask for less where time counts.
+            member: which member alone answers each row, integers [B]; all answer where it is None.
 
         Raises:
             InvalidInput: a shape or a name is wrong, or a value is not finite.
@@ -192,6 +194,8 @@ class DynamicsClient:
             "observation": _as_float32("observation", observation),
             "action": self._as_action(action),
         }
+        if member is not None:
+            inputs["member"] = _as_integers("member", member)
         request = encode_request(inputs, [OUTPUTS[name] for name in outputs])
         answer = self._send("POST", self._infer_url, content=request.body, headers=request.headers)
         try:
@@ -222,11 +226,7 @@ class DynamicsClient:
     def _as_action(self, action: Any) -> Array:
         if not isinstance(self.spec.action_space, DiscreteSpace):
             return _as_float32("action", action)
-        action = np.asarray(action)
-        if action.dtype.kind not in "iu":
-            raise InvalidInput(f"action: expected integers, got an array of {action.dtype}")
-        choices: Array = action.astype(np.int64)
-        return choices
+        return _as_integers("action", action)
 
     def _send(self, method: str, url: httpx.URL, **content: Any) -> httpx.Response:
         try:
@@ -253,6 +253,14 @@ def _as_float32(name: str, values: Any) -> Array:
             return np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"{name}: expected rows of numbers ({error})") from error
+
+
+def _as_integers(name: str, values: Any) -> Array:
+    values = np.asarray(values)
+    if values.dtype.kind not in "iu":
+        raise InvalidInput(f"{name}: expected integers, got an array of {values.dtype}")
+    integers: Array = values.astype(np.int64)
+    return integers
 
 
 def _read_error(answer: httpx.Response) -> DynlearnError:

@@ -65,7 +65,7 @@ class TrainConfig(Config):
         None, ge=1, description="members kept for prediction, best first; all if absent"
     )
     hidden: Integers = Field((128, 128, 128), description="widths of the hidden layers")
-    activation: Literal["relu", "tanh", "silu"] = Field("relu", description="activation function")
+    activation: Literal["relu", "tanh", "silu"] = Field("silu", description="activation function")
     initialization: Literal["xavier_uniform", "lecun_uniform"] = Field(
         "lecun_uniform", description="initial weights"
     )
@@ -134,8 +134,8 @@ class PlanConfig(Config):
     horizon: int = Field(30, ge=1, le=1000, description="steps that a plan looks ahead")
     candidates: int = Field(128, ge=2, description="action sequences in one iteration")
     elites: int = Field(16, ge=1, description="best sequences that shape the next iteration")
-    iterations: int = Field(4, ge=1, description="iterations of CEM at each step")
-    particles: int = Field(4, ge=1, description="imagined trajectories for each sequence")
+    iterations: int = Field(3, ge=1, description="iterations of CEM at each step")
+    particles: int = Field(5, ge=1, description="imagined trajectories for each sequence")
     propagation: Propagation = Field("tsinf", description="how members are chosen along the way")
     risk_aversion: float = Field(
         1.0, ge=0, description="standard deviations over particles to subtract from the return"

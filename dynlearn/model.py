@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dynlearn.checkpoint import load_tensors, read_json, save_tensors, write_json
 from dynlearn.config import Propagation
 from dynlearn.errors import CorruptData, InvalidInput
-from dynlearn.gaussian import Prediction
+from dynlearn.gaussian import DiagonalGaussian, Prediction
 from dynlearn.networks import Activation, EnsembleNetwork
 from dynlearn.rollout import Trajectory, rollout
 from dynlearn.scaling import Scaler
@@ -108,18 +108,26 @@ class DynamicsModel(nn.Module):
         return self.delta.device
 
     @torch.inference_mode()
-    def predict(self, observation: Any, action: Any) -> Prediction:
+    def predict(self, observation: Any, action: Any, member: Any = None) -> Prediction:
         """Predict the next observation's distribution.
 
         Args:
             observation: [B, O], an array or a tensor.
             action: [B, A], or integers [B] where actions are discrete.
+            member: which member alone answers each row, integers [B]; all answer where it is None.
+                The prediction then is of one member, at a fraction of the work.
 
         Raises:
-            InvalidInput: a shape is wrong.
+            InvalidInput: a shape is wrong, or there is no such member.
         """
         observation, action = self.check_inputs(observation, action)
-        return self._predict(observation, self._inputs(observation, action))
+        if member is not None:
+            member = self._check_member(member, len(observation))
+        gaussian = self._answer(observation, action, member)
+        return Prediction(
+            self.target_scaler.restore_mean(gaussian.mean) + self._base(observation),
+            self.target_scaler.restore_variance(gaussian.variance),
+        )
 
     def sample(self, observation: Any, action: Any, seed: int) -> tuple[Tensor, Tensor]:
         """Draw one next observation a row, each from a member drawn at random.
@@ -150,15 +158,10 @@ class DynamicsModel(nn.Module):
         Returns:
             The values of the predicted columns [B, D].
         """
-        inputs = self._inputs(observation, action)
-        if member is None:
-            return self._predict(observation, inputs).mean
-        slot, width = _slots(member, self.members)
-        grouped = inputs.new_zeros(self.members, width, inputs.shape[1])
-        grouped[member, slot] = inputs
-        gaussian = self.network(grouped)
-        mean, variance = gaussian.mean[member, slot], gaussian.variance[member, slot]
-        value = mean if noise is None else torch.addcmul(mean, variance.sqrt(), noise)
+        gaussian = self._answer(observation, action, member)
+        value = gaussian.mean.mean(0)
+        if noise is not None and member is not None:
+            value = torch.addcmul(value, gaussian.variance[0].sqrt(), noise)
         return self.target_scaler.restore_mean(value) + self._base(observation)
 
     def rollout(
@@ -301,12 +304,33 @@ class DynamicsModel(nn.Module):
             observation = observation[:, list(self.spec.target_columns)]
         return observation * self.delta
 
-    def _predict(self, observation: Tensor, inputs: Tensor) -> Prediction:
-        gaussian = self.network(inputs)
-        return Prediction(
-            self.target_scaler.restore_mean(gaussian.mean) + self._base(observation),
-            self.target_scaler.restore_variance(gaussian.variance),
+    def _answer(
+        self, observation: Tensor, action: Tensor, member: Tensor | None
+    ) -> DiagonalGaussian:
+        """Return standardised Gaussians: of all members [E, B, D], or each row's own [1, B, D]."""
+        inputs = self._inputs(observation, action)
+        if member is None:
+            answer: DiagonalGaussian = self.network(inputs)
+            return answer
+        slot, width = _slots(member, self.members)
+        grouped = inputs.new_zeros(self.members, width, inputs.shape[1])
+        grouped[member, slot] = inputs
+        gaussian = self.network(grouped)
+        return DiagonalGaussian(
+            gaussian.mean[member, slot][None], gaussian.variance[member, slot][None]
         )
+
+    def _check_member(self, member: Any, rows: int) -> Tensor:
+        if isinstance(member, np.ndarray):
+            member = np.require(member, requirements=["C", "W"])
+        chosen = torch.as_tensor(member, dtype=torch.int64, device=self.device)
+        if chosen.shape != (rows,):
+            raise InvalidInput(f"member: expected shape [{rows}], got {list(chosen.shape)}")
+        if not ((chosen >= 0) & (chosen < self.members)).all():
+            raise InvalidInput(
+                f"member: expected 0 to {self.members - 1}, got {chosen.min()} to {chosen.max()}"
+            )
+        return chosen
 
 
 def _slots(member: Tensor, members: int) -> tuple[Tensor, int]:

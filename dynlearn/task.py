@@ -40,6 +40,7 @@ class Task:
         termination: whether a transition ends the episode, or None where it never does.
         contact: whether the agent moves the object in a transition, or None where there is none.
         target_columns: the columns that the papers predict (the object's position).
+        units: of each observation column, such as ``m/s``; empty where unknown.
     """
 
     name: str
@@ -51,6 +52,15 @@ class Task:
     termination: TransitionFunction | None = None
     contact: TransitionFunction | None = None
     target_columns: tuple[int, ...] = ()
+    units: tuple[str, ...] = ()
+
+    @property
+    def column_labels(self) -> tuple[str, ...]:
+        """The observation columns' names with their units, for figures and tables."""
+        if not self.units:
+            return self.observation_columns
+        columns = zip(self.observation_columns, self.units, strict=True)
+        return tuple(f"{name} ({unit})" for name, unit in columns)
 
     def reward(self, name: str | None = None) -> TransitionFunction:
         """Return the reward function called ``name``; None is the environment's own.

@@ -74,7 +74,7 @@ def fit(
 ) -> TrainedModel | None:
     """Fit a model to transitions that are already split; None where ``should_stop`` ended it.
 
-    Arguments and errors are those of `Trainer.run`.
+    Arguments and errors are those of `Trainer.run` and `Trainer.elites`.
     """
     model = DynamicsModel(spec).to(pick_device(config.device))
     trainer = Trainer(config, model, train, validation)

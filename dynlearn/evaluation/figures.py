@@ -146,15 +146,18 @@ def _one_step(evaluation: Evaluation) -> Figure:
 def _training(history: list[dict[str, float]]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     updates = [entry["update"] for entry in history]
-    for axes, measure in zip(figure.subplots(1, 2), ("nll", "rmse"), strict=True):
+    # A single held-out transition can cost a sure member thousands of nats; where none does, a
+    # linear scale has more to read off.
+    highest = max(entry[f"{part}_nll"] for entry in history for part in ("train", "validation"))
+    scales = {"nll": "symlog" if highest > 100 else "linear", "rmse": "log"}
+    for axes, measure in zip(figure.subplots(1, 2), scales, strict=True):
         for part, color in (("train", OTHER), ("validation", MODEL)):
             values = [entry[f"{part}_{measure}"] for entry in history]
             axes.plot(updates, values, color=color, marker=".", label=part)
         axes.set(
             xlabel="updates",
             ylabel="NLL (nats)" if measure == "nll" else "RMSE (original units)",
-            # A single held-out transition can cost a sure member thousands of nats.
-            yscale="symlog" if measure == "nll" else "log",
+            yscale=scales[measure],
         )
         axes.legend()
     figure.suptitle("Training, mean over members")

@@ -28,11 +28,11 @@ _INITIAL_STD = 0.5
 class CEMSettings:
     """How `CEM` searches; the fields are those of `PlanConfig`."""
 
-    horizon: int = 15
+    horizon: int = 30
     candidates: int = 128
     elites: int = 16
-    iterations: int = 4
-    particles: int = 4
+    iterations: int = 3
+    particles: int = 5
     propagation: Propagation = "tsinf"
     risk_aversion: float = 1.0
 

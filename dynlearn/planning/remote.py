@@ -51,19 +51,16 @@ class RemoteDynamics:
         """
         if self._choices is not None:
             action = action.argmax(1) + self._choices.start
-        if member is None:
-            return torch.tensor(self._predict(observation, action, "mean").mean)
-        outputs = ("member_means",) if noise is None else ("member_means", "member_variances")
-        prediction = self._predict(observation, action, *outputs)
-        chosen = member.numpy(), torch.arange(len(member)).numpy()
-        mean = torch.from_numpy(prediction.member_means[chosen])
-        if noise is None:
-            return mean
-        variance = torch.from_numpy(prediction.member_variances[chosen])
-        return torch.addcmul(mean, variance.sqrt(), noise)
+        if member is None or noise is None:
+            return torch.tensor(self._predict(observation, action, member, "mean").mean)
+        prediction = self._predict(observation, action, member, "mean", "variance")
+        std = torch.tensor(prediction.variance).sqrt_()
+        return torch.addcmul(torch.tensor(prediction.mean), std, noise)
 
-    def _predict(self, observation: Tensor, action: Tensor, *outputs: str) -> RemotePrediction:
-        prediction = self._client.predict(observation, action, outputs)
+    def _predict(
+        self, observation: Tensor, action: Tensor, member: Tensor | None, *outputs: str
+    ) -> RemotePrediction:
+        prediction = self._client.predict(observation, action, outputs, member)
         if prediction.model_version != self._version:
             raise Unavailable(
                 f"expected version {self._version} of the served model throughout a plan, got "

@@ -42,6 +42,15 @@ COLUMNS = (
     *("right_finger_velocity", "left_finger_velocity"),
 )
 
+# Velocities are displacements in one control step: the environment multiplies by its length.
+UNITS = (
+    *["m"] * 11,
+    *["rad"] * 3,
+    *["m/step"] * 3,
+    *["rad/step"] * 3,
+    *["m/step"] * 5,
+)
+
 GOAL_TOLERANCE = 0.05
 """How far from the goal the object may be for a sparse reward of 0 instead of -1."""
 
@@ -90,4 +99,5 @@ TASK = Task(
     read_context=_read_goal,
     contact=_contact,
     target_columns=(3, 4, 5),
+    units=UNITS,
 )

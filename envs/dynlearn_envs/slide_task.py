@@ -70,4 +70,5 @@ TASK = Task(
     read_context=_read_goal,
     contact=_contact,
     target_columns=(2,),
+    units=("m", "m/s", "m", "m/s"),
 )

@@ -4,8 +4,8 @@ from dynlearn.task import installed_tasks
 
 
 def describe_columns(environment: str, size: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return a name for each of ``size`` observation columns, and the task's target columns."""
+    """Return a label for each of ``size`` observation columns, and the task's target columns."""
     task = installed_tasks().get(environment)
     if task is None or len(task.observation_columns) != size:
         return tuple(f"observation[{column}]" for column in range(size)), ()
-    return task.observation_columns, task.target_columns
+    return task.column_labels, task.target_columns

@@ -30,12 +30,13 @@ from dynlearn.training import split_dataset
 from dynlearn.transitions import cut_transitions
 from dynlearn_envs import slide_dynamics
 from dynlearn_envs.environments import describe_spaces, make_environment
+from dynlearn_envs.fetch import FETCH_PICK_AND_PLACE
 from dynlearn_envs.registration import OBJECT_SLIDE
 from dynlearn_services.collector import collect
 from dynlearn_services.planner import Playthrough, planner_settings, play, run_plan
 from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
 from dynlearn_services.server import running_server
-from dynlearn_services.trainer import run_training
+from dynlearn_services.trainer import read_training, run_training
 
 Result = tuple[dict[str, Any], str]
 
@@ -75,18 +76,18 @@ def _slide(home: Home, seed: int) -> Result:
         home,
         Lesson(
             CollectConfig(
-                dataset="slide", env=OBJECT_SLIDE, episodes=3000, noise=0.5, random_share=0.3,
-                seed=seed,
+                dataset="slide", env=OBJECT_SLIDE, episodes=6000, noise=0.5, random_share=0.3,
+                episodes_per_shard=2000, seed=seed,
             ),
-            TrainConfig(dataset="slide", model="slide", max_updates=12_000, seed=seed),
+            TrainConfig(
+                dataset="slide", model="slide", max_updates=18_000, learning_rate=2e-3, seed=seed
+            ),
         ),
     )  # fmt: skip
-    plan = PlanConfig(
-        env=OBJECT_SLIDE, model="slide", episodes=20, horizon=30, reward="smooth", seed=seed
-    )
+    plan = PlanConfig(env=OBJECT_SLIDE, model="slide", episodes=20, reward="smooth", seed=seed)
     with running_server(ServeConfig(model="slide", port=0), home.models) as url:
-        _say(f"3/4 serving version {version.version} at {url}")
-        _say("4/4 planning 20 real episodes over HTTP")
+        _say(f"3: serving version {version.version} at {url}")
+        _say("4: planning 20 real episodes over HTTP")
         with ProgressBar("plan", 30, "steps") as bar:
             learned = run_plan(
                 plan.model_copy(update={"url": url}),
@@ -96,8 +97,8 @@ def _slide(home: Home, seed: int) -> Result:
             )
     rows = {
         "learned model over HTTP": learned,
-        "true dynamics": _play_truth(plan),
-        "random actions": _play_random(plan),
+        "true dynamics": play_truth(plan),
+        "random actions": play_random(plan),
     }
     content = {
         "success": {name: float(played.successes.mean()) for name, played in rows.items()},
@@ -124,16 +125,17 @@ def _fetch(home: Home, seed: int) -> Result:
         home,
         Lesson(
             CollectConfig(
-                dataset="fetch", env="FetchPickAndPlace-v4", episodes=600, noise=0.3,
+                dataset="fetch", env=FETCH_PICK_AND_PLACE, episodes=1500, noise=0.3,
                 random_share=0.2, seed=seed,
             ),
             TrainConfig(
-                dataset="fetch", model="fetch", hidden=(256, 256, 256), max_updates=8_000, seed=seed
+                dataset="fetch", model="fetch", hidden=(256, 256, 256), max_updates=8_000,
+                validate_every=250, patience=12, seed=seed,
             ),
         ),
     )  # fmt: skip
     with running_server(ServeConfig(model="fetch", port=0), home.models) as url:
-        _say(f"3/3 serving version {version.version} at {url}, and asking it")
+        _say(f"3: serving version {version.version} at {url}, and asking it")
         error, rows, seconds = _query(home, version, url)
     steps = [step for step in (1, 5, 15) if step <= len(metrics.open_loop_rmse)]
     model = {step: 1000 * metrics.open_loop_rmse[step - 1] for step in steps}
@@ -155,7 +157,7 @@ def _fetch(home: Home, seed: int) -> Result:
 def _learn(home: Home, lesson: Lesson) -> tuple[ModelVersion, Metrics]:
     """Collect and train, with progress bars."""
     config = lesson.collect
-    _say(f"1/4 collecting {config.episodes} episodes of {config.env} with Ray workers")
+    _say(f"1: collecting {config.episodes} episodes of {config.env} with Ray workers")
     with ProgressBar("collect", config.episodes, "episodes") as bar:
         collect(
             config,
@@ -163,7 +165,7 @@ def _learn(home: Home, lesson: Lesson) -> tuple[ModelVersion, Metrics]:
             lambda progress: bar.show(progress.episodes, collection_figures(progress)),
         )
     members = lesson.train.members
-    _say(f"2/4 fitting {members} members with {lesson.train.objective}")
+    _say(f"2: fitting {members} members with {lesson.train.objective}")
     with ProgressBar("train", lesson.train.max_updates, "updates") as bar:
         return run_training(
             lesson.train,
@@ -172,8 +174,8 @@ def _learn(home: Home, lesson: Lesson) -> tuple[ModelVersion, Metrics]:
         )
 
 
-class _Truth:
-    """The true dynamics of ObjectSlide, for the same planner."""
+class TrueSlide:
+    """The true dynamics of ObjectSlide, as a planner's `dynlearn.rollout.Dynamics`."""
 
     members = 1
     device = torch.device("cpu")
@@ -181,20 +183,24 @@ class _Truth:
     def step(
         self, observation: Tensor, action: Tensor, member: Tensor | None, noise: Tensor | None
     ) -> Tensor:
+        """Return the true next observations; there are no members and there is no noise."""
         return slide_dynamics.step(observation, action)
 
 
-def _play_truth(plan: PlanConfig) -> Playthrough:
+def play_truth(plan: PlanConfig) -> Playthrough:
+    """Play ObjectSlide with the planner on the true dynamics."""
     task = find_task(plan.env)
     environment = make_environment(plan.env)
     _, action_space = describe_spaces(environment)
+    environment.close()
     planner = CEM(
-        _Truth(), task.reward(plan.reward), action_space, planner_settings(plan), plan.seed
+        TrueSlide(), task.reward(plan.reward), action_space, planner_settings(plan), plan.seed
     )
     return play(task, planner.plan, plan.episodes, plan.seed)
 
 
-def _play_random(plan: PlanConfig) -> Playthrough:
+def play_random(plan: PlanConfig) -> Playthrough:
+    """Play ObjectSlide with uniformly random actions."""
     generator = torch.Generator().manual_seed(plan.seed)
 
     def act(observation: Tensor, context: Tensor, steps_left: int) -> Tensor:
@@ -205,8 +211,6 @@ def _play_random(plan: PlanConfig) -> Playthrough:
 
 def _query(home: Home, version: ModelVersion, url: str) -> tuple[float, int, float]:
     """Ask the server for its held-out transitions: RMSE over all columns, rows, seconds."""
-    from dynlearn_services.trainer import read_training
-
     training, _ = read_training(version.folder)
     store = EpisodeStore.open(home.dataset(training.dataset))
     table = store.table(split_dataset(training, store).test)

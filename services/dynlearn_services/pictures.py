@@ -74,7 +74,7 @@ def draw_imagined(
         )
         panel.plot(steps, middle[:, column], color=MODEL, label="imagined, median")
         panel.plot(steps, observations[:, column], color=REAL, linestyle="--", label="real")
-        panel.set(title=task.observation_columns[column], xlabel="step")
+        panel.set(title=task.column_labels[column], xlabel="step")
     axes[0].legend(fontsize="small")
     figure.suptitle("An episode imagined from its first state under the actions really taken")
     save_figure(figure, path)

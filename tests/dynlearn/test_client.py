@@ -314,3 +314,12 @@ def test_the_client_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"torch", "pyarrow", "matplotlib", "orjson", "fastapi", "gymnasium"} & set(loaded)
+
+
+def test_a_named_member_answers_its_row_alone(client, rows):
+    member = np.arange(len(rows[0])) % 3
+    one = client.predict(*rows, ("mean", "variance"), member)
+    every = client.predict(*rows, ("member_means", "member_variances"))
+    chosen = member, np.arange(len(member))
+    np.testing.assert_allclose(one.mean, every.member_means[chosen], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(one.variance, every.member_variances[chosen], rtol=1e-5)

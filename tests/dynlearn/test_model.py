@@ -348,3 +348,21 @@ def test_columns_that_are_not_there_are_named(make_spec: Callable[..., ModelSpec
         make_spec(target_columns=(3,))
     with pytest.raises(ValidationError, match="expected some of the target columns"):
         make_spec(target_columns=(0,), absolute_columns=(1,))
+
+
+def test_a_named_member_answers_its_row_alone(make_model: MakeModel) -> None:
+    model = make_model()
+    observation, action = torch.randn(7, 3), torch.randn(7, 2)
+    member = torch.tensor([2, 0, 2, 1, 1, 2, 0])
+    one = model.predict(observation, action, member)
+    every = model.predict(observation, action)
+    rows = torch.arange(7)
+    torch.testing.assert_close(one.mean, every.member_means[member, rows])
+    torch.testing.assert_close(one.variance, every.member_variances[member, rows])
+    assert one.epistemic.abs().max() == 0
+
+
+@pytest.mark.parametrize("member", [[0, 1], [0, 0, 3], [0, 0, -1]])
+def test_members_that_are_not_there_are_refused(make_model: MakeModel, member: list[int]) -> None:
+    with pytest.raises(InvalidInput, match="member: expected"):
+        make_model().predict(torch.zeros(3, 3), torch.zeros(3, 2), member)

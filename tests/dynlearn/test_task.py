@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,8 @@ def test_an_environment_without_a_task_names_the_closest() -> None:
     with pytest.raises(NotFound, match=f"did you mean {known}") as caught:
         find_task(known[:-1])
     assert "\n" not in str(caught.value)
+
+
+def test_column_labels_carry_units_where_they_are_known() -> None:
+    assert _task().column_labels == ("x",)
+    assert replace(_task(), units=("m",)).column_labels == ("x (m)",)

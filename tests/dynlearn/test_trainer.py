@@ -92,7 +92,7 @@ def test_members_learn_what_each_would_learn_alone(
             start = update % 4 * 9
             rows = orders[update // 4][member, start : start + 9]
             first_weight, first_bias, head_weight, head_bias = parts
-            hidden = torch.relu(inputs[rows] @ first_weight + first_bias)
+            hidden = torch.nn.functional.silu(inputs[rows] @ first_weight + first_bias)
             raw = hidden @ head_weight + head_bias
             error = raw[:, :3] - targets[rows]
             if objective == "mse":

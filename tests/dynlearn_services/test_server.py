@@ -301,7 +301,19 @@ BAD_REQUESTS = {
         {"inputs": [OBSERVATION, ACTION, tensor("goal", [1.0])]},
         None,
         400,
-        "inputs: expected observation and action, got observation, action, goal",
+        "inputs: expected observation and action, and member or not, got observation, action, goal",
+    ),
+    "member unknown": (
+        {"inputs": [OBSERVATION, ACTION, tensor("member", [0, 3], datatype="INT64")]},
+        None,
+        400,
+        "member: expected 0 to",
+    ),
+    "member of another length": (
+        {"inputs": [OBSERVATION, ACTION, tensor("member", [0, 1, 1], datatype="INT64")]},
+        None,
+        400,
+        "member: expected shape [2], got [3]",
     ),
     "output unknown": (
         GOOD | {"outputs": [{"name": "next_observation_men"}]},

@@ -81,7 +81,8 @@ class LoadedModel:
 
         Args:
             inputs: ``observation`` [N, O] and ``action`` [N, A], or integers [N] or [N, 1] where
-                actions are discrete.
+                actions are discrete; optionally ``member``, integers [N] or [N, 1], which member
+                alone answers each row.
             outputs: names among the values of `dynlearn.protocol.OUTPUTS`.
 
         Raises:
@@ -93,14 +94,18 @@ class LoadedModel:
                     f"outputs: expected outputs of model {self.name}, got {name!r}; "
                     f"{nearest(name, _ATTRIBUTES)}"
                 )
-        if inputs.keys() != {"observation", "action"}:
-            raise InvalidInput(f"inputs: expected observation and action, got {', '.join(inputs)}")
+        if inputs.keys() - {"member"} != {"observation", "action"}:
+            raise InvalidInput(
+                "inputs: expected observation and action, and member or not, "
+                f"got {', '.join(inputs)}"
+            )
         observation = _as_float32("observation", inputs["observation"])
         if isinstance(self._model.spec.action_space, DiscreteSpace):
-            action = _as_choices("action", inputs["action"])
+            action = _as_integers("action", inputs["action"])
         else:
             action = _as_float32("action", inputs["action"])
-        prediction = self._model.predict(observation, action)
+        member = _as_integers("member", inputs["member"]) if "member" in inputs else None
+        prediction = self._model.predict(observation, action, member)
         return {name: getattr(prediction, _ATTRIBUTES[name]).cpu().numpy() for name in outputs}
 
     def metadata(self) -> ModelMetadata:
@@ -157,7 +162,7 @@ def _as_float32(name: str, values: Array) -> Array:
     return narrow
 
 
-def _as_choices(name: str, values: Array) -> Array:
+def _as_integers(name: str, values: Array) -> Array:
     if values.dtype.kind != "i":
         raise InvalidInput(f"{name}: expected datatype INT64 or INT32, got real numbers")
     if values.ndim == 2 and values.shape[1] == 1:
