@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import sys
 from difflib import get_close_matches
 from textwrap import shorten
 from typing import Any, cast
@@ -12,6 +13,7 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
+from numpy.typing import NDArray
 
 from dynlearn.errors import InvalidInput, NotFound, nearest
 from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
@@ -20,6 +22,10 @@ from dynlearn_envs.registration import OBJECT_SLIDE, register_environments
 
 Environment = gymnasium.Env[Any, Any]
 VectorEnvironment = gymnasium.vector.VectorEnv[Any, Any, Any]
+
+_DRAWING_MEND = (
+    "for MuJoCo without a screen install libEGL and set MUJOCO_GL=egl, or go without pictures"
+)
 
 
 def make_environment(
@@ -49,9 +55,35 @@ def make_environment(
         return gymnasium.make(
             spec, max_episode_steps=max_steps, disable_env_checker=True, **drawing
         )
-    except (gymnasium.error.Error, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, AttributeError) as error:
+        # AttributeError is what MuJoCo's import ends in where MUJOCO_GL names a missing library.
+        mend = f"; {_DRAWING_MEND}" if isinstance(error, AttributeError) else ""
         raise InvalidInput(
-            f"expected an environment that can be made here, got {env_id}: {_one_line(error)}"
+            f"expected an environment that can be made here, got {env_id}: {_one_line(error)}{mend}"
+        ) from error
+
+
+def draw_frame(environment: Environment) -> NDArray[np.uint8]:
+    """Return a picture of an environment made with ``rgb_array``, [height, width, 3].
+
+    Raises:
+        InvalidInput: it cannot be drawn on this machine.
+    """
+    failures: list[type[Exception]] = [
+        gymnasium.error.Error,
+        AttributeError,
+        ImportError,
+        OSError,
+        RuntimeError,
+    ]
+    if "mujoco" in sys.modules:
+        failures.append(sys.modules["mujoco"].FatalError)
+    try:
+        return cast(NDArray[np.uint8], environment.render())
+    except tuple(failures) as error:
+        raise InvalidInput(
+            f"expected an environment that can be drawn here, got: {_one_line(error)}; "
+            f"{_DRAWING_MEND}"
         ) from error
 
 

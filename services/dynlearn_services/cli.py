@@ -224,7 +224,7 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
         )
         for name, header in headers.items()
     ]
-    content = {name: header.model_dump(mode="json") for name, header in headers.items()}
+    content = {name: json.loads(header.model_dump_json()) for name, header in headers.items()}
     _print(
         as_json, content, "\n".join(lines) or "no datasets yet; make one with `dynlearn collect`"
     )

@@ -49,7 +49,12 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
         folder,
         f"{version.name} {version.version}",
         model.spec,
-        {**made, "evaluated on": dataset},
+        {
+            **made,
+            "learned from": training.dataset,
+            "dataset": dataset,
+            "dataset checksum": store.header.checksum,
+        },
         evaluation,
         [],
         columns,

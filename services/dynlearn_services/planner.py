@@ -5,6 +5,8 @@ Shapes: S episodes side by side, O observation, A action, G context.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +30,7 @@ from dynlearn.registry import Registry
 from dynlearn.rollout import Dynamics
 from dynlearn.spaces import ActionSpace
 from dynlearn.task import Task, find_task
-from dynlearn_envs.environments import describe_spaces, make_environment
+from dynlearn_envs.environments import describe_spaces, draw_frame, make_environment
 
 if TYPE_CHECKING:
     Frames = list[NDArray[np.uint8]]
@@ -81,6 +83,9 @@ def run_plan(
     """
     from dynlearn_services.pictures import draw_imagined, save_gif
 
+    if folder is not None and sys.platform == "linux" and "DISPLAY" not in os.environ:
+        # Read when MuJoCo is imported: the way to draw without a screen.
+        os.environ.setdefault("MUJOCO_GL", "egl")
     task = find_task(config.env)
     with _dynamics(config, home) as (dynamics, action_space, version):
         planner = CEM(
@@ -153,7 +158,7 @@ def _play(
     limit = environments[0].spec.max_episode_steps
     seeds = np.random.SeedSequence(seed).generate_state(len(environments)).tolist()
     raw = [env.reset(seed=s)[0] for env, s in zip(environments, seeds, strict=True)]
-    frames: Frames = [environments[0].render()] if pictures else []
+    frames: Frames = [draw_frame(environments[0])] if pictures else []
     running = np.ones(len(environments), dtype=bool)
     returns, lengths = np.zeros(len(environments)), np.zeros(len(environments), dtype=np.int64)
     observations: list[Tensor] = [_vectors(raw)]
@@ -167,7 +172,7 @@ def _play(
             lengths[i] += 1
             running[i] = not (terminated or truncated)
             if pictures and i == 0:
-                frames.append(environments[0].render())
+                frames.append(draw_frame(environments[0]))
         actions.append(action)
         observations.append(_vectors(raw))
         on_step(len(actions), limit)

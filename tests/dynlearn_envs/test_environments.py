@@ -92,7 +92,7 @@ def test_an_environment_that_lacks_a_package_is_refused() -> None:
 
 
 def test_an_environment_without_a_limit_needs_one() -> None:
-    with pytest.raises(InvalidInput, match="expected max_steps for Blackjack-v1"):
+    with pytest.raises(InvalidInput, match=r"expected max_steps \(--max-steps\) for Blackjack-v1"):
         make_environment("Blackjack-v1")
     make_environment("Blackjack-v1", max_steps=10)
 

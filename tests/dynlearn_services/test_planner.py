@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from dynlearn.config import PlanConfig
+from dynlearn.errors import InvalidInput
 from dynlearn.task import find_task
+from dynlearn_envs.environments import draw_frame, make_environment
 from dynlearn_envs.registration import OBJECT_SLIDE
 from dynlearn_services.demo import TrueSlide, play_random, play_truth
 from dynlearn_services.pictures import draw_imagined, save_gif
@@ -67,3 +70,20 @@ def test_pictures_of_an_episode(tmp_path: Path) -> None:
 def test_every_named_reward_can_be_planned_for(reward: str) -> None:
     few = PLAN.model_copy(update={"reward": reward, "episodes": 2, "candidates": 16, "elites": 4})
     assert play_truth(few).returns.shape == (2,)
+
+
+def test_an_environment_that_cannot_be_drawn_here_says_what_to_do() -> None:
+    environment = make_environment("FetchPickAndPlace-v4", render_mode="rgb_array")
+    environment.reset(seed=0)
+    viewer = environment.unwrapped.mujoco_renderer  # type: ignore[attr-defined]
+    viewer.render = Undrawable().render
+    with pytest.raises(InvalidInput, match="MUJOCO_GL=egl"):
+        draw_frame(environment)
+    environment.close()
+
+
+class Undrawable:
+    """Fails as MuJoCo does where there is no GL; a machine of the tests may have one or not."""
+
+    def render(self, mode: str) -> None:
+        raise mujoco.FatalError("an OpenGL platform library has not been loaded")
