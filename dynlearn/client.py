@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 import numpy as np
@@ -129,8 +129,9 @@ class DynamicsClient:
         """
         self.url = url.rstrip("/")
         try:
+            urlsplit(self.url)
             address = httpx.URL(self.url)
-        except httpx.InvalidURL:
+        except (httpx.InvalidURL, ValueError):
             address = httpx.URL()
         if address.scheme not in ("http", "https") or not address.host:
             raise InvalidInput(f"expected an address like http://127.0.0.1:8000, got {url!r}")

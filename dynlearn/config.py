@@ -14,17 +14,19 @@ ObjectiveName = Literal["beta_nll", "nll", "mse"]
 
 
 def _split_at_commas(value: Any) -> Any:
-    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+    return value.split(",") if isinstance(value, str) else value
 
 
 Integers = Annotated[tuple[int, ...], BeforeValidator(_split_at_commas)]
 """Whole numbers; on the command line with commas between them."""
 
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
 
 class Config(BaseModel):
     """A frozen set of options; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CollectConfig(Config):
@@ -32,7 +34,7 @@ class CollectConfig(Config):
 
     dataset: str = Field(description="name of the dataset to write")
     env: str = Field("dynlearn/ObjectSlide-v1", description="Gymnasium environment id")
-    episodes: int = Field(500, ge=1, description="number of episodes")
+    episodes: int = Field(500, ge=1, le=10_000_000, description="number of episodes")
     policy: str = Field("scripted", description="behaviour policy: random or scripted")
     noise: float = Field(
         0.3, ge=0, description="standard deviation of the action noise, in half action ranges"
@@ -41,9 +43,12 @@ class CollectConfig(Config):
         0.3, ge=0, le=1, description="share of episodes with uniformly random actions"
     )
     max_steps: int | None = Field(
-        None, ge=1, description="longest episode; the environment's own limit if absent"
+        None,
+        ge=1,
+        le=1_000_000,
+        description="longest episode; the environment's own limit if absent",
     )
-    seed: int = Field(0, ge=0, description="dataset seed; with it the content is determined")
+    seed: Seed = Field(0, description="dataset seed; with it the content is determined")
     episodes_per_shard: int = Field(500, ge=1, le=100_000, description="episodes in one file")
     workers: int = Field(2, ge=1, le=1024, description="number of Ray workers")
     resume: bool = Field(False, description="go on with a dataset that was cut off")
@@ -64,7 +69,9 @@ class TrainConfig(Config):
     elites: int | None = Field(
         None, ge=1, description="members kept for prediction, best first; all if absent"
     )
-    hidden: Integers = Field((128, 128, 128), description="widths of the hidden layers")
+    hidden: Integers = Field(
+        (128, 128, 128), min_length=1, max_length=32, description="widths of the hidden layers"
+    )
     activation: Literal["relu", "tanh", "silu"] = Field("silu", description="activation function")
     initialization: Literal["xavier_uniform", "lecun_uniform"] = Field(
         "lecun_uniform", description="initial weights"
@@ -82,7 +89,9 @@ class TrainConfig(Config):
     schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="step size over the run: constant, or falling to zero"
     )
-    batch_size: int = Field(256, ge=1, description="transitions in one update of a member")
+    batch_size: int = Field(
+        256, ge=1, le=2**20, description="transitions in one update of a member"
+    )
     max_updates: int = Field(20_000, ge=1, description="most gradient updates")
     validate_every: int = Field(500, ge=1, description="updates between validations")
     patience: int = Field(
@@ -96,7 +105,7 @@ class TrainConfig(Config):
     test_share: float = Field(0.1, ge=0, lt=1, description="share of episodes to evaluate on")
     checkpoint_every: int = Field(1000, ge=1, description="updates between checkpoints")
     device: Device = Field("auto", description="auto takes CUDA where there is one")
-    seed: int = Field(0, ge=0, description="seed of splits, weights, bootstraps and shuffles")
+    seed: Seed = Field(0, description="seed of splits, weights, bootstraps and shuffles")
     resume: bool = Field(False, description="go on from the last checkpoint of this model's run")
 
 
@@ -109,7 +118,7 @@ class EvaluateConfig(Config):
     )
     horizon: int = Field(15, ge=1, le=1000, description="steps of the open-loop rollouts")
     device: Device = Field("auto", description="auto takes CUDA where there is one")
-    seed: int = Field(0, ge=0, description="seed of the rollouts' start steps")
+    seed: Seed = Field(0, description="seed of the rollouts' start steps")
 
 
 class ServeConfig(Config):
@@ -127,18 +136,20 @@ class PlanConfig(Config):
     """Play real episodes with a planner over a learned model, local or served."""
 
     env: str = Field("dynlearn/ObjectSlide-v1", description="Gymnasium environment id")
-    model: str | None = Field(None, description="model: NAME, NAME/VERSION or NAME@ALIAS")
+    model: str = Field(description="model: NAME, NAME/VERSION or NAME@ALIAS")
     url: str | None = Field(None, description="address of a server to ask instead of loading")
     episodes: int = Field(10, ge=1, le=10_000, description="episodes to play, side by side")
     reward: str | None = Field(None, description="named reward; the environment's own if absent")
     horizon: int = Field(30, ge=1, le=1000, description="steps that a plan looks ahead")
-    candidates: int = Field(128, ge=2, description="action sequences in one iteration")
+    candidates: int = Field(128, ge=2, le=100_000, description="action sequences in one iteration")
     elites: int = Field(16, ge=1, description="best sequences that shape the next iteration")
-    iterations: int = Field(3, ge=1, description="iterations of CEM at each step")
-    particles: int = Field(5, ge=1, description="imagined trajectories for each sequence")
+    iterations: int = Field(3, ge=1, le=1000, description="iterations of CEM at each step")
+    particles: int = Field(
+        5, ge=1, le=10_000, description="imagined trajectories for each sequence"
+    )
     propagation: Propagation = Field("tsinf", description="how members are chosen along the way")
     risk_aversion: float = Field(
         1.0, ge=0, description="standard deviations over particles to subtract from the return"
     )
     device: Device = Field("auto", description="auto takes CUDA where there is one")
-    seed: int = Field(0, ge=0, description="seed of start states and of the planner")
+    seed: Seed = Field(0, description="seed of start states and of the planner")

@@ -23,7 +23,11 @@ def check_name(name: str, kind: str) -> str:
 
 
 class Home:
-    """Where everything lives: ``datasets/``, ``models/`` and ``runs/`` under one root."""
+    """Where everything lives under one root.
+
+    ``datasets/``, ``models/`` (the registry), ``runs/`` (checkpoints and TensorBoard logs),
+    ``evaluations/``, ``plans/`` (pictures of played episodes) and ``demo/``.
+    """
 
     def __init__(self, root: str | Path | None = None):
         """Take ``root``, else the environment variable DYNLEARN_HOME, else ``./dynlearn-home``."""
@@ -42,19 +46,28 @@ class Home:
         """Return the folder of a training run: its checkpoints and its TensorBoard log."""
         return self.root / "runs" / check_name(name, "model")
 
-    def require_writable(self) -> None:
-        """Create the root.
+    def evaluation(self, name: str) -> Path:
+        """Return the folder of an evaluation's figures and card."""
+        return self.root / "evaluations" / check_name(name, "evaluation")
+
+    def plan(self, model: str) -> Path:
+        """Return the folder of the pictures of episodes played with a model."""
+        return self.root / "plans" / check_name(re.sub("[/@]", "-", model), "model")
+
+    def require_writable(self, *folders: Path) -> None:
+        """Create the root, and the folders in it that are about to be written to.
 
         Raises:
-            InvalidInput: it cannot be created or written to.
+            InvalidInput: one cannot be created or written to.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            writable = os.access(self.root, os.W_OK | os.X_OK)
-        except OSError:
-            writable = False
-        if not writable:
-            raise InvalidInput(
-                f"expected a home folder that can be written to, got {self.root}; "
-                "name another with --home or DYNLEARN_HOME"
-            )
+        for folder in (self.root, *folders):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                writable = os.access(folder, os.W_OK | os.X_OK)
+            except OSError:
+                writable = False
+            if not writable:
+                raise InvalidInput(
+                    f"expected a home folder that can be written to, got {folder}; "
+                    "name another with --home or DYNLEARN_HOME"
+                )

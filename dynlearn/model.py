@@ -19,7 +19,7 @@ from dynlearn.config import Propagation
 from dynlearn.errors import CorruptData, InvalidInput
 from dynlearn.gaussian import DiagonalGaussian, Prediction
 from dynlearn.networks import Activation, EnsembleNetwork
-from dynlearn.rollout import Trajectory, rollout
+from dynlearn.rollout import Trajectory, rollout, seeded
 from dynlearn.scaling import Scaler
 from dynlearn.spaces import ActionSpace, DiscreteSpace, ObservationSpace
 
@@ -136,7 +136,7 @@ class DynamicsModel(nn.Module):
             The values of the predicted columns [B, D] and the members' indices [B].
         """
         observation, action = self.check_inputs(observation, action)
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         member = torch.randint(self.members, (len(observation),), generator=generator)
         noise = torch.randn(len(observation), len(self.spec.target_columns), generator=generator)
         drawn = self.step(observation, action, member.to(self.device), noise.to(self.device))
@@ -189,7 +189,7 @@ class DynamicsModel(nn.Module):
         observation = self.as_tensor(observation)
         actions = self.as_tensor(self._encode_actions(actions))
         self._check_columns(observation, actions)
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         return rollout(self, observation, actions, particles, propagation, generator)
 
     def require_full_state(self) -> None:

@@ -17,6 +17,7 @@ from dynlearn.home import check_name
 
 CHAMPION = "champion"
 _ALIASES = "aliases"
+_MAX_ALIAS_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,16 @@ class Registry:
         folder = self.root / name
         if not folder.is_dir():
             return []
-        return sorted((path.name for path in folder.iterdir() if path.name.isdecimal()), key=int)
+        found = (path.name for path in folder.iterdir() if path.is_dir())
+        return sorted((name for name in found if name.isdecimal()), key=int)
 
     def aliases(self, name: str) -> dict[str, str]:
-        """Return the version behind each of a model's aliases."""
+        """Return the version behind each of a model's aliases; empty where it cannot be read."""
         folder = self.root / name / _ALIASES
         if not folder.is_dir():
             return {}
         return {
-            path.name: path.read_text().strip()
+            path.name: _read_alias(path)
             for path in sorted(folder.iterdir())
             if not path.name.startswith(".")
         }
@@ -98,7 +100,13 @@ class Registry:
         self._require(name, version)
         if check_name(alias, "model alias").isdecimal():
             raise InvalidInput(f"expected an alias that is no number, got {alias!r}")
-        write_bytes(self.root / name / _ALIASES / alias, f"{version}\n".encode())
+        try:
+            write_bytes(self.root / name / _ALIASES / alias, f"{version}\n".encode())
+        except OSError as error:
+            raise InvalidInput(
+                f"expected a file that can be written, got {self.root / name / _ALIASES / alias} "
+                f"({error.strerror}); remove what is there"
+            ) from error
 
     def resolve(self, reference: str) -> ModelVersion:
         """Find a model version by ``NAME``, ``NAME/VERSION`` or ``NAME@ALIAS``.
@@ -152,3 +160,11 @@ class Registry:
                     raise
             else:
                 return version
+
+
+def _read_alias(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_ALIAS_BYTES).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -62,6 +62,17 @@ class Trajectory:
         return torch.einsum("spnhi,spnhj->sphij", deviation, deviation) / self.particles.shape[2]
 
 
+def seeded(seed: int) -> torch.Generator:
+    """Return a generator on the CPU that begins at ``seed``.
+
+    Raises:
+        InvalidInput: the seed is not between 0 and 2⁶³ - 1.
+    """
+    if not 0 <= seed < 2**63:
+        raise InvalidInput(f"seed: expected 0 to {2**63 - 1}, got {seed}")
+    return torch.Generator().manual_seed(seed)
+
+
 @torch.inference_mode()
 def rollout(
     dynamics: Dynamics,

@@ -70,7 +70,9 @@ class EpisodeStore:
                 raise InvalidInput(_already_there(folder, existing))
             require_same(folder, existing, header)
             if existing.finished:
-                return cls(folder, existing)
+                finished = cls(folder, existing)
+                finished._require_whole()
+                return finished
         store = cls(folder, header)
         store._shards.create()
         if existing:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dynlearn.config import Propagation
 from dynlearn.errors import InvalidInput, NumericalFailure
 from dynlearn.planning.returns import estimate_returns
-from dynlearn.rollout import Dynamics
+from dynlearn.rollout import Dynamics, seeded
 from dynlearn.spaces import ActionSpace, BoxSpace
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class CEM:
         if not (low.isfinite() & high.isfinite()).all():
             raise InvalidInput("expected bounded actions for CEM, got an action space without ends")
         self._low, self._high = low, high
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = seeded(seed)
         self._plan: Tensor | None = None
 
     def reset(self) -> None:

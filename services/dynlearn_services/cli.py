@@ -1,7 +1,7 @@
 """The command line: each command parses a configuration, calls one function and prints.
 
 Heavy imports happen inside the commands, so that ``--help`` answers at once. Results go to standard
-output, as text or with ``--json`` as one JSON object; progress and errors go to standard error.
+output, where a command has ``--json`` as one JSON object; progress and errors go to standard error.
 """
 
 import json
@@ -18,7 +18,7 @@ from dynlearn.config import (
     ServeConfig,
     TrainConfig,
 )
-from dynlearn.errors import DynlearnError, InvalidInput
+from dynlearn.errors import CorruptData, DynlearnError, InvalidInput
 from dynlearn.home import Home
 from dynlearn_services.flags import with_config
 from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
@@ -165,9 +165,9 @@ def plan(
     from dynlearn_services.planner import run_plan
 
     place = Home(home)
-    folder = place.root / "plans" / (config.model or "").replace("/", "-") if pictures else None
+    folder = place.plan(config.model) if pictures else None
     if folder is not None:
-        place.require_writable()
+        place.require_writable(folder)
     with ProgressBar("plan", 0, "steps") as bar:
         played = run_plan(config, place, folder, lambda done, most: bar.show(done, {}, most))
     summary = {
@@ -197,7 +197,7 @@ def demo(
         str, typer.Option(help="slide (ObjectSlide) or fetch (FetchPickAndPlace)")
     ] = "slide",
     home: HomeOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the whole demo")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="of the whole demo")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Collect, train, serve and plan, from nothing to a solved environment."""
@@ -214,17 +214,22 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
     place = Home(home)
     names = list_datasets(str(place.root / "datasets"))
-    headers = {name: read_header(place.dataset(name)) for name in names}
-    lines = [
-        f"{name}: {header.environment}, "
-        + (
+    content: dict[str, Any] = {}
+    lines = []
+    for name in names:
+        try:
+            header = read_header(place.dataset(name))
+        except CorruptData as error:
+            content[name] = {"error": str(error)}
+            lines.append(f"{name}: {error}")
+            continue
+        content[name] = json.loads(header.model_dump_json())
+        state = (
             f"{header.episodes} episodes, {header.steps} transitions"
             if header.finished
             else f"unfinished, {header.planned} episodes planned"
         )
-        for name, header in headers.items()
-    ]
-    content = {name: json.loads(header.model_dump_json()) for name, header in headers.items()}
+        lines.append(f"{name}: {header.environment}, {state}")
     _print(
         as_json, content, "\n".join(lines) or "no datasets yet; make one with `dynlearn collect`"
     )
@@ -292,7 +297,11 @@ def show_model(model: str, home: HomeOption = None) -> None:
     """Print a model's card; MODEL is NAME, NAME/VERSION or NAME@ALIAS."""
     from dynlearn.registry import Registry
 
-    print((Registry(Home(home).models).resolve(model).folder / "README.md").read_text())
+    card = Registry(Home(home).models).resolve(model).folder / "README.md"
+    try:
+        print(card.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptData(f"expected a model card {card}, got none that can be read") from error
 
 
 @models.command("alias")

@@ -83,7 +83,11 @@ def collect(
     header, max_steps = plan_dataset(config)
     size = block_size(config, max_steps)
     store = EpisodeStore.create(uri, header, resume=config.resume)
-    writer = _Writer(store, on_progress)
+    try:
+        writer = _Writer(store, on_progress)
+    except BaseException:
+        store.abandon_if_empty()
+        raise
     try:
         with closing(play_blocks(config, max_steps, writer.missing_blocks(size))) as tables:
             for table in tables:

@@ -23,7 +23,6 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
         NotFound: there is no such model or dataset.
         InvalidInput: the dataset is of another environment, or the model's own has no test share.
     """
-    home.require_writable()
     version = Registry(home.models).resolve(config.model)
     training, made = read_training(version.folder)
     dataset = config.dataset or training.dataset
@@ -39,12 +38,13 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
             raise InvalidInput(
                 "expected a model trained with a test share above zero, got none; name a --dataset"
             )
+    folder = home.evaluation(f"{version.name}-{version.version}-{Path(dataset).name}")
+    home.require_writable(folder)
     model = DynamicsModel.load(version.folder, pick_device(config.device))
     columns, focus = describe_columns(store.header.environment, model.spec.observation_size)
     evaluation = evaluate(model, store.table(episodes), columns, focus, config.horizon, config.seed)
-    folder = home.root / "evaluations" / f"{version.name}-{version.version}-{Path(dataset).name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    for left in folder.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_report(
         folder,
         f"{version.name} {version.version}",

@@ -192,10 +192,6 @@ def _vectors(raw: list[Any]) -> Tensor:
 @contextmanager
 def _dynamics(config: PlanConfig, home: Home) -> Iterator[tuple[Dynamics, ActionSpace, str]]:
     """Give the dynamics that a configuration names, their actions and their concrete version."""
-    if config.model is None:
-        raise InvalidInput(
-            "--model: expected one of the home, or with --url a served one, got none"
-        )
     if config.url is not None:
         name, _, number = config.model.partition("/")
         with DynamicsClient(config.url, name, number or None) as client:

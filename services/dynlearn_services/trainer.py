@@ -1,6 +1,5 @@
 """A training run: fit on the training episodes, judge on the test episodes, publish."""
 
-import json
 import platform
 import signal
 import threading
@@ -9,9 +8,11 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from dynlearn.checkpoint import write_json
+from pydantic import BaseModel, JsonValue
+
+from dynlearn.checkpoint import read_json, write_json
 from dynlearn.config import TrainConfig
-from dynlearn.errors import DynlearnError, InvalidInput
+from dynlearn.errors import DynlearnError, InvalidInput, NumericalFailure
 from dynlearn.evaluation import Metrics, evaluate, write_report
 from dynlearn.home import Home
 from dynlearn.registry import ModelVersion, Registry
@@ -50,9 +51,9 @@ def run_training(
             not asked to go on, or none that could.
         TrainingStopped: a signal ended the run.
     """
-    home.require_writable()
-    store = EpisodeStore.open(home.dataset(config.dataset))
     run = home.run(config.model)
+    home.require_writable(run, home.models)
+    store = EpisodeStore.open(home.dataset(config.dataset))
     checkpoint = run / _CHECKPOINT
     _check_resumption(config, checkpoint)
     with _tensorboard(run) as log, _stop_on_signals() as should_stop:
@@ -61,7 +62,12 @@ def run_training(
             log(progress)
             on_progress(progress)
 
-        trained = train(config, store, checkpoint, report, should_stop)
+        try:
+            trained = train(config, store, checkpoint, report, should_stop)
+        except NumericalFailure:
+            # There is nothing to go on with: the mend is another configuration.
+            checkpoint.unlink(missing_ok=True)
+            raise
     if trained is None:
         raise TrainingStopped(
             f"stopped; go on with `dynlearn train --resume` and the same options ({checkpoint})"
@@ -130,20 +136,33 @@ def _publish(
     return Registry(home.models).publish(config.model, write), evaluation.metrics
 
 
-def read_training(folder: Path) -> tuple[TrainConfig, dict[str, object]]:
-    """Return the configuration that a published model was trained with, and how it was made."""
-    content = json.loads((folder / TRAINING_FILE).read_text())
-    return TrainConfig.model_validate(content["config"]), content["made"]
+def read_training(folder: Path) -> tuple[TrainConfig, dict[str, JsonValue]]:
+    """Return the configuration that a published model was trained with, and how it was made.
+
+    Raises:
+        NotFound: the model was published without.
+        CorruptData: the file is altered.
+    """
+    training = read_json(folder / TRAINING_FILE, _Training)
+    return training.config, training.made
+
+
+class _Training(BaseModel):
+    config: TrainConfig
+    made: dict[str, JsonValue]
 
 
 @contextmanager
 def _tensorboard(folder: Path) -> Iterator[Callable[[TrainingProgress], None]]:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    writers: list[SummaryWriter] = []
 
     def log(progress: TrainingProgress) -> None:
-        step = progress.update
+        # Opened at the first figures: a run that is refused leaves no log.
+        if not writers:
+            writers.append(SummaryWriter(str(folder / "tensorboard")))
+        writer, step = writers[0], progress.update
         writer.add_scalar("train/nll", progress.train_nll, step)
         writer.add_scalar("train/rmse", progress.train_rmse, step)
         writer.add_scalar("train/updates_per_s", progress.updates_per_s, step)
@@ -153,8 +172,11 @@ def _tensorboard(folder: Path) -> Iterator[Callable[[TrainingProgress], None]]:
             writer.add_scalar(f"validation/nll/member_{member}", nll, step)
             writer.add_scalar(f"validation/rmse/member_{member}", rmse, step)
 
-    with writer:
+    try:
         yield log
+    finally:
+        for writer in writers:
+            writer.close()
 
 
 @contextmanager

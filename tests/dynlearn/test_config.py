@@ -39,10 +39,16 @@ def test_unknown_keys_and_changes_are_refused(kind: type[Config]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "numbers"), [("64,32", (64, 32)), ("64", (64,)), ("", ()), ("64,", (64,)), ([1], (1,))]
+    ("text", "numbers"), [("64,32", (64, 32)), ("64", (64,)), ("64, 32", (64, 32)), ([1], (1,))]
 )
 def test_whole_numbers_with_commas(text: object, numbers: tuple[int, ...]) -> None:
     assert _make(TrainConfig, hidden=text).hidden == numbers
+
+
+@pytest.mark.parametrize("text", ["", "64,", "64,,32", ","])
+def test_missing_numbers_between_commas_are_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="hidden"):
+        _make(TrainConfig, hidden=text)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_training_on_a_dataset_that_is_not_there(fails: Fails, tmp_path: Path) -
     write_dataset(tmp_path, "slide", 3)
     line = fails("train", "--dataset", "slid", "--model", "m")
     assert "slide" in line
-    assert not (tmp_path / "models").exists()
+    assert not Registry(tmp_path / "models").names()
 
 
 def test_training_on_an_unfinished_dataset(fails: Fails, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_training_on_an_unfinished_dataset(fails: Fails, tmp_path: Path) -> None
 def test_training_on_too_few_episodes(fails: Fails, tmp_path: Path) -> None:
     write_dataset(tmp_path, "two", 2)
     assert "collect more" in fails("train", "--dataset", "two", "--model", "m")
-    assert not (tmp_path / "models").exists()
+    assert not Registry(tmp_path / "models").names()
 
 
 def test_training_on_an_altered_dataset(fails: Fails, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_nan_in_a_dataset_is_refused_before_training(fails: Fails, tmp_path: Pat
     content[at : at + 4] = np.float32(np.nan).tobytes()
     shard.write_bytes(content)
     assert "finite" in fails("train", "--dataset", "d", "--model", "m")
-    assert not (tmp_path / "models").exists()
+    assert not Registry(tmp_path / "models").names()
 
 
 def test_training_on_columns_that_are_not_there(fails: Fails, tmp_path: Path) -> None:
@@ -239,3 +239,81 @@ def test_the_model_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(["models", "alias", "m", "champion", "1", *home]) == 0
     assert run(["models", "list", *home]) == 0
     assert "m: versions 1, 2; champion = 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flag", [("--seed", str(2**63)), ("--hidden", ""), ("--learning-rate", "inf")]
+)
+def test_values_that_cannot_be_worked_with(fails: Fails, flag: tuple[str, str]) -> None:
+    assert flag[0] in fails("train", "--dataset", "d", "--model", "m", *flag)
+
+
+@pytest.mark.parametrize("content", ["a: 2020-99-99", "a: " + "[" * 5000])
+def test_yaml_that_python_cannot_hold(fails: Fails, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(content)
+    assert "--config" in fails("collect", "--config", str(file))
+
+
+@pytest.mark.parametrize("blocked", ["runs", "models"])
+def test_a_folder_of_the_home_that_is_a_file(fails: Fails, tmp_path: Path, blocked: str) -> None:
+    write_dataset(tmp_path, "d", 20)
+    (tmp_path / blocked).write_text("")
+    assert "can be written to" in fails("train", "--dataset", "d", "--model", "m")
+
+
+def test_training_that_diverged_leaves_the_name_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path, "d", 20)
+    train = ["train", "--dataset", "d", "--model", "m", "--members", "1", "--hidden", "4"]
+    train += ["--max-updates", "20", "--validate-every", "5", "--home", str(tmp_path)]
+    assert run([*train, "--learning-rate", "1e30"]) == 1
+    assert "lower the learning rate" in capsys.readouterr().err
+    assert run(train) == 0
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_resuming_a_finished_dataset_that_lost_a_file(
+    fails: Fails, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--dataset", "d", "--episodes", "4", "--workers", "1"]
+    assert run(["collect", *options, "--home", str(tmp_path)]) == 0
+    capsys.readouterr()
+    (shard,) = (tmp_path / "datasets" / "d" / "shards").iterdir()
+    shard.unlink()
+    assert "00000.arrow" in fails("collect", *options, "--resume")
+
+
+def test_one_broken_dataset_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("broken", "whole"):
+        write_dataset(tmp_path, name, 4)
+    (tmp_path / "datasets" / "broken" / "dataset.json").write_text("{")
+    assert run(["datasets", "list", "--home", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "broken: expected" in shown
+    assert "whole: Pendulum-v1, 4 episodes" in shown
+
+
+def test_a_model_published_without_card_or_provenance(fails: Fails, tmp_path: Path) -> None:
+    publish_model(tmp_path, "m")
+    assert "README.md" in fails("models", "show", "m")
+    assert "training.json" in fails("evaluate", "--model", "m")
+
+
+def test_a_damaged_alias_can_be_mended(
+    fails: Fails, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_model(tmp_path, "m")
+    (tmp_path / "models" / "m" / "aliases" / "champion").write_bytes(os.urandom(200))
+    assert "dynlearn models alias" in fails("models", "show", "m")
+    assert run(["models", "alias", "m", "champion", "1", "--home", str(tmp_path)]) == 0
+    assert run(["models", "list", "--home", str(tmp_path)]) == 0
+    assert "champion = 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("url", ["http://[", "ftp://127.0.0.1", "nonsense"])
+def test_an_address_that_is_none(fails: Fails, url: str) -> None:
+    assert "expected an address" in fails("plan", "--model", "m", "--url", url)

@@ -16,7 +16,7 @@ from dynlearn_services.demo import TrueSlide, play_random, play_truth
 from dynlearn_services.pictures import draw_imagined, save_gif
 from dynlearn_services.planner import play
 
-PLAN = PlanConfig(env=OBJECT_SLIDE, episodes=20, reward="smooth", seed=0)
+PLAN = PlanConfig(model="none", env=OBJECT_SLIDE, episodes=20, reward="smooth", seed=0)
 
 
 def push(observation: Tensor, context: Tensor, steps_left: int) -> Tensor:

@@ -89,7 +89,13 @@ def _running(config: ServeConfig, registry_root: Path) -> Iterator[tuple[str, th
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise InvalidInput(
+            f"host: expected an address to listen on, got {host!r} ({error}); use 127.0.0.1"
+        ) from error
+    family, _, _, _, address = found[0]
+    try:
         if not ipaddress.ip_address(address[0]).is_loopback:
             raise InvalidInput(
                 f"host: expected an address of this machine's loopback, got {host!r}; the server "
