@@ -102,6 +102,12 @@ def _model_routes(find: Callable[..., Awaitable[LoadedModel]], config: ServeConf
 
     @routes.post("/infer", response_class=Response, **_INFER_BODIES)
     async def infer(model: Model, request: Request) -> Response:
+        """Predict next observations.
+
+        Inputs: `observation` [N, O] and `action` [N, A] (integers [N] where actions are discrete);
+        optionally `member`, integers [N]: which member alone answers each row, at a fraction of
+        the work. Outputs: those of the model's metadata, in JSON or as binary tensors.
+        """
         body = await _read_body(request, config.max_body_bytes)
         header_length = request.headers.get(HEADER_LENGTH)
         message = await model.run(_infer, model, body, header_length, config.max_rows)
