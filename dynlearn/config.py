@@ -132,14 +132,9 @@ class ServeConfig(Config):
     max_rows: int = Field(1_000_000, ge=1, description="most rows in one request")
 
 
-class PlanConfig(Config):
-    """Play real episodes with a planner over a learned model, local or served."""
+class PlannerConfig(Config):
+    """How a planner searches."""
 
-    env: str = Field("dynlearn/ObjectSlide-v1", description="Gymnasium environment id")
-    model: str = Field(description="model: NAME, NAME/VERSION or NAME@ALIAS")
-    url: str | None = Field(None, description="address of a server to ask instead of loading")
-    episodes: int = Field(10, ge=1, le=10_000, description="episodes to play, side by side")
-    reward: str | None = Field(None, description="named reward; the environment's own if absent")
     horizon: int = Field(30, ge=1, le=1000, description="steps that a plan looks ahead")
     candidates: int = Field(128, ge=2, le=100_000, description="action sequences in one iteration")
     elites: int = Field(16, ge=1, description="best sequences that shape the next iteration")
@@ -151,5 +146,15 @@ class PlanConfig(Config):
     risk_aversion: float = Field(
         1.0, ge=0, description="standard deviations over particles to subtract from the return"
     )
+
+
+class PlanConfig(PlannerConfig):
+    """Play real episodes with a planner over a learned model, local or served."""
+
+    env: str = Field("dynlearn/ObjectSlide-v1", description="Gymnasium environment id")
+    model: str = Field(description="model: NAME, NAME/VERSION or NAME@ALIAS")
+    url: str | None = Field(None, description="address of a server to ask instead of loading")
+    episodes: int = Field(10, ge=1, le=10_000, description="episodes to play, side by side")
+    reward: str | None = Field(None, description="named reward; the environment's own if absent")
     device: Device = Field("auto", description="auto takes CUDA where there is one")
     seed: Seed = Field(0, description="seed of start states and of the planner")

@@ -5,13 +5,12 @@ Shapes: S start states, P candidates, H horizon, O observation, A action, G cont
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from dynlearn.config import Propagation
+from dynlearn.config import PlannerConfig
 from dynlearn.errors import InvalidInput, NumericalFailure
 from dynlearn.planning.returns import estimate_returns
 from dynlearn.rollout import Dynamics, seeded
@@ -22,19 +21,6 @@ if TYPE_CHECKING:
 
 _MIN_STD = 0.05
 _INITIAL_STD = 0.5
-
-
-@dataclass(frozen=True)
-class CEMSettings:
-    """How `CEM` searches; the fields are those of `PlanConfig`."""
-
-    horizon: int = 30
-    candidates: int = 128
-    elites: int = 16
-    iterations: int = 3
-    particles: int = 5
-    propagation: Propagation = "tsinf"
-    risk_aversion: float = 1.0
 
 
 class CEM:
@@ -51,7 +37,7 @@ class CEM:
         dynamics: Dynamics,
         reward: TransitionFunction,
         action_space: ActionSpace,
-        settings: CEMSettings,
+        settings: PlannerConfig,
         seed: int = 0,
     ):
         """Prepare to plan.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,20 +32,12 @@ from dynlearn_envs.environments import describe_spaces, make_environment
 from dynlearn_envs.fetch import FETCH_PICK_AND_PLACE
 from dynlearn_envs.registration import OBJECT_SLIDE
 from dynlearn_services.collector import collect
-from dynlearn_services.planner import Playthrough, planner_settings, play, run_plan
+from dynlearn_services.planner import Playthrough, play, run_plan
 from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
 from dynlearn_services.server import running_server
 from dynlearn_services.trainer import read_training, run_training
 
 Result = tuple[dict[str, Any], str]
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a demo collects and how it learns."""
-
-    collect: CollectConfig
-    train: TrainConfig
 
 
 def run_demo(name: str, home: Home, seed: int) -> Result:
@@ -74,14 +65,12 @@ def run_demo(name: str, home: Home, seed: int) -> Result:
 def _slide(home: Home, seed: int) -> Result:
     version, metrics = _learn(
         home,
-        Lesson(
-            CollectConfig(
-                dataset="slide", env=OBJECT_SLIDE, episodes=6000, noise=0.5, random_share=0.3,
-                episodes_per_shard=2000, seed=seed,
-            ),
-            TrainConfig(
-                dataset="slide", model="slide", max_updates=18_000, learning_rate=2e-3, seed=seed
-            ),
+        CollectConfig(
+            dataset="slide", env=OBJECT_SLIDE, episodes=6000, noise=0.5, random_share=0.3,
+            episodes_per_shard=2000, seed=seed,
+        ),
+        TrainConfig(
+            dataset="slide", model="slide", max_updates=18_000, learning_rate=2e-3, seed=seed
         ),
     )  # fmt: skip
     plan = PlanConfig(env=OBJECT_SLIDE, model="slide", episodes=20, reward="smooth", seed=seed)
@@ -123,15 +112,13 @@ def _slide(home: Home, seed: int) -> Result:
 def _fetch(home: Home, seed: int) -> Result:
     version, metrics = _learn(
         home,
-        Lesson(
-            CollectConfig(
-                dataset="fetch", env=FETCH_PICK_AND_PLACE, episodes=1500, noise=0.3,
-                random_share=0.2, seed=seed,
-            ),
-            TrainConfig(
-                dataset="fetch", model="fetch", hidden=(256, 256, 256), max_updates=8_000,
-                validate_every=250, patience=12, seed=seed,
-            ),
+        CollectConfig(
+            dataset="fetch", env=FETCH_PICK_AND_PLACE, episodes=1500, noise=0.3,
+            random_share=0.2, seed=seed,
+        ),
+        TrainConfig(
+            dataset="fetch", model="fetch", hidden=(256, 256, 256), max_updates=8_000,
+            validate_every=250, patience=12, seed=seed,
         ),
     )  # fmt: skip
     with running_server(ServeConfig(model="fetch", port=0), home.models) as url:
@@ -154,9 +141,10 @@ def _fetch(home: Home, seed: int) -> Result:
     return content, "\n".join(lines)
 
 
-def _learn(home: Home, lesson: Lesson) -> tuple[ModelVersion, Metrics]:
+def _learn(
+    home: Home, config: CollectConfig, training: TrainConfig
+) -> tuple[ModelVersion, Metrics]:
     """Collect and train, with progress bars."""
-    config = lesson.collect
     _say(f"1: collecting {config.episodes} episodes of {config.env} with Ray workers")
     with ProgressBar("collect", config.episodes, "episodes") as bar:
         collect(
@@ -164,11 +152,10 @@ def _learn(home: Home, lesson: Lesson) -> tuple[ModelVersion, Metrics]:
             home.dataset(config.dataset),
             lambda progress: bar.show(progress.episodes, collection_figures(progress)),
         )
-    members = lesson.train.members
-    _say(f"2: fitting {members} members with {lesson.train.objective}")
-    with ProgressBar("train", lesson.train.max_updates, "updates") as bar:
+    _say(f"2: fitting {training.members} members with {training.objective}")
+    with ProgressBar("train", training.max_updates, "updates") as bar:
         return run_training(
-            lesson.train,
+            training,
             home,
             lambda progress: bar.show(progress.update, training_figures(progress)),
         )
@@ -193,9 +180,7 @@ def play_truth(plan: PlanConfig) -> Playthrough:
     environment = make_environment(plan.env)
     _, action_space = describe_spaces(environment)
     environment.close()
-    planner = CEM(
-        TrueSlide(), task.reward(plan.reward), action_space, planner_settings(plan), plan.seed
-    )
+    planner = CEM(TrueSlide(), task.reward(plan.reward), action_space, plan, plan.seed)
     return play(task, planner.plan, plan.episodes, plan.seed)
 
 

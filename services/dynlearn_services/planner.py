@@ -24,7 +24,7 @@ from dynlearn.devices import pick_device
 from dynlearn.errors import InvalidInput
 from dynlearn.home import Home
 from dynlearn.model import DynamicsModel
-from dynlearn.planning import CEM, CEMSettings
+from dynlearn.planning import CEM
 from dynlearn.planning.remote import RemoteDynamics
 from dynlearn.registry import Registry
 from dynlearn.rollout import Dynamics
@@ -92,7 +92,7 @@ def run_plan(
             dynamics,
             task.reward(config.reward),
             action_space,
-            planner_settings(config),
+            config,
             config.seed,
         )
         played = play(task, planner.plan, config.episodes, config.seed, folder is not None, on_step)
@@ -109,19 +109,6 @@ def run_plan(
                 folder / "imagined.png",
             )
     return replace(played, version=version)
-
-
-def planner_settings(config: PlanConfig) -> CEMSettings:
-    """Return the planner's part of a configuration."""
-    return CEMSettings(
-        horizon=config.horizon,
-        candidates=config.candidates,
-        elites=config.elites,
-        iterations=config.iterations,
-        particles=config.particles,
-        propagation=config.propagation,
-        risk_aversion=config.risk_aversion,
-    )
 
 
 def play(

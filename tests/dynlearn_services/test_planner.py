@@ -53,7 +53,7 @@ def test_pictures_of_an_episode(tmp_path: Path) -> None:
     played = play(find_task(OBJECT_SLIDE), push, episodes=1, seed=0, pictures=True)
     save_gif(played.frames, tmp_path / "episode.gif")
     with Image.open(tmp_path / "episode.gif") as animation:
-        assert animation.n_frames == 31  # type: ignore[attr-defined]
+        assert animation.n_frames == 31
     draw_imagined(
         TrueSlide(),
         find_task(OBJECT_SLIDE),
@@ -75,7 +75,7 @@ def test_every_named_reward_can_be_planned_for(reward: str) -> None:
 def test_an_environment_that_cannot_be_drawn_here_says_what_to_do() -> None:
     environment = make_environment("FetchPickAndPlace-v4", render_mode="rgb_array")
     environment.reset(seed=0)
-    viewer = environment.unwrapped.mujoco_renderer  # type: ignore[attr-defined]
+    viewer = environment.unwrapped.mujoco_renderer
     viewer.render = Undrawable().render
     with pytest.raises(InvalidInput, match="MUJOCO_GL=egl"):
         draw_frame(environment)

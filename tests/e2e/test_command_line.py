@@ -120,7 +120,7 @@ def test_plans_over_http_and_in_process_are_the_same(home: Path) -> None:
     assert remote["returns"] == local["returns"]
     assert remote["version"] == "1"
     with Image.open(Path(remote["folder"]) / "episode.gif") as animation:
-        assert animation.n_frames == 31  # type: ignore[attr-defined]
+        assert animation.n_frames == 31
     assert (Path(remote["folder"]) / "imagined.png").exists()
 
 
