@@ -100,6 +100,11 @@ class RemotePrediction:
         return self._fetched("member_variances")
 
     @property
+    def member_scale_trils(self) -> Array:
+        """The lower Cholesky factor of each member's covariance, [E, B, D, D]."""
+        return self._fetched("member_scale_trils")
+
+    @property
     def _has_covariance(self) -> bool:
         return "covariance" in self.arrays or {"aleatoric", "epistemic"} <= self.arrays.keys()
 
@@ -175,9 +180,10 @@ class DynamicsClient:
         Args:
             observation: [B, O].
             action: [B, A], or integers [B] where actions are discrete.
-            outputs: what to fetch: mean, variance, covariance, aleatoric, epistemic, member_means
-                or member_variances. With the default, ``covariance``, ``variance`` and ``std``
-                follow from what is fetched; matrices are large, so ask for less where time counts.
+            outputs: what to fetch: mean, variance, covariance, aleatoric, epistemic, member_means,
+                member_variances or member_scale_trils. With the default, ``covariance``,
+                ``variance`` and ``std`` follow from what is fetched; matrices are large, so ask
+                for less where time counts.
             member: which member alone answers each row, integers [B]; all answer where it is None.
 
         Raises:

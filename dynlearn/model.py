@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from dynlearn.checkpoint import load_tensors, read_json, save_tensors, write_json
 from dynlearn.config import Propagation
 from dynlearn.errors import CorruptData, InvalidInput
-from dynlearn.gaussian import DiagonalGaussian, Prediction
+from dynlearn.heads import Head, HeadKind
+from dynlearn.mixture import Distribution, Prediction
 from dynlearn.networks import Activation, EnsembleNetwork
 from dynlearn.rollout import Trajectory, rollout, seeded
 from dynlearn.scaling import Scaler
@@ -41,7 +42,9 @@ class ModelSpec(BaseModel):
     members: int = Field(ge=1, le=256)
     hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(max_length=32)
     activation: Activation = "relu"
-    learned_variance: bool = True
+    separate_networks: bool = False
+    head: HeadKind = "variance"
+    prior_components: int = Field(0, ge=0, le=65_536)
 
     @model_validator(mode="after")
     def _columns_exist(self) -> ModelSpec:
@@ -92,7 +95,12 @@ class DynamicsModel(nn.Module):
         self.input_scaler = Scaler(inputs)
         self.target_scaler = Scaler(targets)
         self.network = EnsembleNetwork(
-            spec.members, inputs, spec.hidden, targets, spec.activation, spec.learned_variance
+            spec.members,
+            inputs,
+            spec.hidden,
+            Head(spec.head, targets, spec.prior_components),
+            spec.activation,
+            spec.separate_networks,
         )
         is_delta = [column not in spec.absolute_columns for column in spec.target_columns]
         self.register_buffer("delta", torch.tensor(is_delta, dtype=torch.float32), persistent=False)
@@ -123,11 +131,9 @@ class DynamicsModel(nn.Module):
         observation, action = self.check_inputs(observation, action)
         if member is not None:
             member = self._check_member(member, len(observation))
-        gaussian = self._answer(observation, action, member)
-        return Prediction(
-            self.target_scaler.restore_mean(gaussian.mean) + self._base(observation),
-            self.target_scaler.restore_variance(gaussian.variance),
-        )
+        answer = self._answer(observation, action, member)
+        shift = self.target_scaler.mean + self._base(observation)
+        return Prediction(answer.affine(self.target_scaler.std, shift))
 
     def sample(self, observation: Any, action: Any, seed: int) -> tuple[Tensor, Tensor]:
         """Draw one next observation a row, each from a member drawn at random.
@@ -158,11 +164,12 @@ class DynamicsModel(nn.Module):
         Returns:
             The values of the predicted columns [B, D].
         """
-        gaussian = self._answer(observation, action, member)
-        value = gaussian.mean.mean(0)
+        answer = self._answer(observation, action, member)
         if noise is not None and member is not None:
-            value = torch.addcmul(value, gaussian.variance[0].sqrt(), noise)
-        return self.target_scaler.restore_mean(value) + self._base(observation)
+            value = answer[0].sample(noise)
+        else:
+            value = answer.mean.mean(0)
+        return self.target_scaler.restore(value) + self._base(observation)
 
     def rollout(
         self,
@@ -304,21 +311,17 @@ class DynamicsModel(nn.Module):
             observation = observation[:, list(self.spec.target_columns)]
         return observation * self.delta
 
-    def _answer(
-        self, observation: Tensor, action: Tensor, member: Tensor | None
-    ) -> DiagonalGaussian:
-        """Return standardised Gaussians: of all members [E, B, D], or each row's own [1, B, D]."""
+    def _answer(self, observation: Tensor, action: Tensor, member: Tensor | None) -> Distribution:
+        """Return standardised answers: of all members [E, B, D], or each row's own [1, B, D]."""
         inputs = self._inputs(observation, action)
         if member is None:
-            answer: DiagonalGaussian = self.network(inputs)
+            answer: Distribution = self.network(inputs)
             return answer
         slot, width = _slots(member, self.members)
         grouped = inputs.new_zeros(self.members, width, inputs.shape[1])
         grouped[member, slot] = inputs
-        gaussian = self.network(grouped)
-        return DiagonalGaussian(
-            gaussian.mean[member, slot][None], gaussian.variance[member, slot][None]
-        )
+        own: Distribution = self.network(grouped)[member, slot]
+        return own[None]
 
     def _check_member(self, member: Any, rows: int) -> Tensor:
         if isinstance(member, np.ndarray):

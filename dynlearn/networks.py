@@ -4,57 +4,50 @@ Shapes: E members, B batch, I inputs, D targets.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from dynlearn.gaussian import DiagonalGaussian
+from dynlearn.heads import Head
+from dynlearn.mixture import Distribution
 
 Activation = Literal["relu", "tanh", "silu"]
 Initialization = Literal["xavier_uniform", "lecun_uniform"]
 
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "silu": torch.nn.functional.silu}
 
-MIN_VARIANCE = 1e-8
-MAX_VARIANCE = 100.0
-# The inverse softplus of 1 - MIN_VARIANCE: a raw output of zero means unit variance.
-_SOFTPLUS_OFFSET = math.log(math.expm1(1 - MIN_VARIANCE))
-
-
-def standardised_variance(raw: Tensor) -> Tensor:
-    """Return the variance that a head's ``raw`` output stands for, in standardised units.
-
-    Softplus, offset so that zero gives one, kept between 1e-8 and 100
-    (β-NLL, Seitzer et al. 2022, appendix on the network's output).
-    """
-    return (softplus(raw + _SOFTPLUS_OFFSET) + MIN_VARIANCE).clamp(MIN_VARIANCE, MAX_VARIANCE)
-
 
 class EnsembleLinear(nn.Module):
-    """E affine maps of I inputs to D outputs; weights are [E, I, D], biases [E, 1, D]."""
+    """E affine maps of I inputs to D outputs; weights are [E, I, D], biases [E, 1, D].
 
-    def __init__(self, members: int, inputs: int, outputs: int):
+    The outputs may be several maps side by side, of the widths that ``blocks`` gives.
+    """
+
+    def __init__(self, members: int, inputs: int, blocks: Sequence[int]):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(members, inputs, outputs))
-        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+        self.blocks = tuple(blocks)
+        self.weight = nn.Parameter(torch.zeros(members, inputs, sum(blocks)))
+        self.bias = nn.Parameter(torch.zeros(members, 1, sum(blocks)))
 
-    def initialize(self, kind: Initialization, generator: torch.Generator, blocks: int = 1) -> None:
+    def initialize(self, kind: Initialization, generators: Sequence[torch.Generator]) -> None:
         """Draw new weights and clear the biases.
 
         Args:
-            kind: Glorot's uniform, or LeCun's uniform ±√(3 / inputs).
-            generator: the source of the draws, on the CPU.
-            blocks: how many equal maps stand side by side in the outputs, each with its own fan.
+            kind: Glorot's uniform, or LeCun's uniform ±√(3 / inputs), for each block alone.
+            generators: the source of each member's draws, on the CPU.
         """
         _, inputs, outputs = self.weight.shape
-        fan = (inputs + outputs / blocks) / 2 if kind == "xavier_uniform" else inputs
-        bound = math.sqrt(3 / fan)
-        draws = torch.rand(self.weight.shape, generator=generator, dtype=torch.float64)
+        fans = [(inputs + n) / 2 if kind == "xavier_uniform" else inputs for n in self.blocks]
+        bound = torch.tensor([math.sqrt(3 / fan) for fan in fans], dtype=torch.float64)
+        bound = bound.repeat_interleave(torch.tensor(self.blocks))
         with torch.no_grad():
-            self.weight.copy_((2 * draws - 1) * bound)
+            for weight, generator in zip(self.weight, generators, strict=True):
+                draws = torch.rand(inputs, outputs, generator=generator, dtype=torch.float64)
+                weight.copy_((2 * draws - 1) * bound)
             self.bias.zero_()
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -62,11 +55,36 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, inputs, self.weight)
 
 
-class EnsembleNetwork(nn.Module):
-    """E networks from standardised inputs to Gaussians over standardised targets.
+class EnsemblePerceptron(nn.Sequential):
+    """E multilayer perceptrons; the last layer has the blocks of a head."""
 
-    With ``learned_variance`` the last layer gives mean and variance from one shared trunk; without
-    it the variance of each member and target is the constant ``residual_variance`` [E, 1, D].
+    def __init__(
+        self,
+        members: int,
+        inputs: int,
+        hidden: Sequence[int],
+        blocks: Sequence[int],
+        activation: Activation,
+    ):
+        widths = (inputs, *hidden)
+        layers = [EnsembleLinear(members, a, [b]) for a, b in pairwise(widths)]
+        super().__init__(*layers, EnsembleLinear(members, widths[-1], blocks))
+        self._activate = _ACTIVATIONS[activation]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map inputs [E, B, I] to outputs [E, B, sum of blocks]."""
+        *hidden, last = self
+        for layer in hidden:
+            features = self._activate(layer(features))
+        return cast(Tensor, last(features))
+
+
+class EnsembleNetwork(nn.Module):
+    """E networks from standardised inputs to distributions over standardised targets.
+
+    Mean and scale come from one trunk, or from two networks of their own where ``separate``. With
+    a head of kind ``mean``, each member and target has the constant ``residual_variance``
+    [E, 1, D].
     """
 
     residual_variance: Tensor
@@ -75,34 +93,41 @@ class EnsembleNetwork(nn.Module):
         self,
         members: int,
         inputs: int,
-        hidden: tuple[int, ...],
-        targets: int,
+        hidden: Sequence[int],
+        head: Head,
         activation: Activation = "relu",
-        learned_variance: bool = True,
+        separate: bool = False,
     ):
         super().__init__()
         self.members = members
-        self.learned_variance = learned_variance
-        self._activate = _ACTIVATIONS[activation]
-        widths = (inputs, *hidden)
-        self.trunk = nn.ModuleList(EnsembleLinear(members, a, b) for a, b in pairwise(widths))
-        self.head = EnsembleLinear(members, widths[-1], targets * (1 + learned_variance))
-        self.register_buffer("residual_variance", torch.ones(members, 1, targets))
+        self.head = head
+        mean, *scale = head.blocks
+        parts = [[mean], scale] if separate and scale else [head.blocks]
+        self.perceptrons = nn.ModuleList(
+            EnsemblePerceptron(members, inputs, hidden, blocks, activation) for blocks in parts
+        )
+        self.register_buffer("residual_variance", torch.ones(members, 1, head.targets))
 
-    def initialize(self, kind: Initialization, generator: torch.Generator) -> None:
-        """Draw new weights for every layer and clear the biases."""
-        *trunk, head = (layer for layer in self.modules() if isinstance(layer, EnsembleLinear))
-        for layer in trunk:
-            layer.initialize(kind, generator)
-        head.initialize(kind, generator, blocks=1 + self.learned_variance)
+    def initialize(self, kind: Initialization, generators: Sequence[torch.Generator]) -> None:
+        """Draw new weights for every layer, each member's from its own generator."""
+        for layer in self.modules():
+            if isinstance(layer, EnsembleLinear):
+                layer.initialize(kind, generators)
 
-    def forward(self, inputs: Tensor) -> DiagonalGaussian:
-        """Map inputs [E, B, I], or [B, I] shared by all members, to Gaussians [E, B, D]."""
-        features = inputs if inputs.dim() == 3 else inputs.expand(self.members, *inputs.shape)
-        for layer in self.trunk:
-            features = self._activate(layer(features))
-        outputs = self.head(features)
-        if not self.learned_variance:
-            return DiagonalGaussian(outputs, self.residual_variance.expand_as(outputs))
-        mean, raw = outputs.chunk(2, dim=-1)
-        return DiagonalGaussian(mean, standardised_variance(raw))
+    def forward(self, inputs: Tensor) -> Distribution:
+        """Map inputs [E, B, I], or [B, I] shared by all members, to distributions [E, B, D]."""
+        if inputs.dim() == 2:
+            inputs = inputs.expand(self.members, *inputs.shape)
+        return self.distribution(self.outputs(inputs))
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Map inputs [E, B, I] to the head's raw outputs, the mean first."""
+        return torch.cat([perceptron(inputs) for perceptron in self.perceptrons], -1)
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """Return what raw outputs stand for."""
+        d = self.head.targets
+        mean, raw = outputs[..., :d], outputs[..., d:]
+        if self.head.kind == "mean":
+            return DiagonalGaussian(mean, self.residual_variance.expand_as(mean))
+        return self.head.distribution(mean, raw)

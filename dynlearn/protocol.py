@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from dynlearn.config import Covariance
 from dynlearn.spaces import ActionSpace
 
 Datatype = Literal["FP32", "FP64", "INT32", "INT64"]
@@ -23,6 +24,7 @@ OUTPUTS = {
     "epistemic": "epistemic_covariance",
     "member_means": "member_means",
     "member_variances": "member_variances",
+    "member_scale_trils": "member_scale_trils",
 }
 """The tensors of a prediction: what each attribute of a prediction is called on the wire."""
 
@@ -113,6 +115,7 @@ class ModelParameters(Metadata):
         observation_columns: the observation columns that the model sees.
         target_columns: the D observation columns that it predicts.
         members: E.
+        covariance: of each member: variances alone, or a full matrix.
         full_state: whether every column is predicted, in order, so that rollouts can go on.
     """
 
@@ -121,6 +124,7 @@ class ModelParameters(Metadata):
     observation_columns: tuple[int, ...]
     target_columns: tuple[int, ...]
     members: int
+    covariance: Covariance
     full_state: bool
 
 

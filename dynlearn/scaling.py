@@ -37,10 +37,6 @@ class Scaler(nn.Module):
         """Return ``values`` [..., D] in units of standard deviations from the mean."""
         return (values - self.mean) / self.std
 
-    def restore_mean(self, standardised: Tensor) -> Tensor:
-        """Return means [..., D] in original units."""
+    def restore(self, standardised: Tensor) -> Tensor:
+        """Return values [..., D] in original units."""
         return torch.addcmul(self.mean, standardised, self.std)
-
-    def restore_variance(self, standardised: Tensor) -> Tensor:
-        """Return variances [..., D] in squared original units."""
-        return standardised * self.std.square()

@@ -1,4 +1,4 @@
-"""Trainer: one loop over minibatches, with per-member early stopping and resumption.
+"""Trainer: one training run, with per-member early stopping and resumption.
 
 Shapes: E members, B batch, M transitions, I inputs, D targets.
 """
@@ -6,10 +6,10 @@ Shapes: E members, B batch, M transitions, I inputs, D targets.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,22 @@ from torch import Tensor
 from dynlearn.checkpoint import load_state, save_state
 from dynlearn.config import TrainConfig
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
-from dynlearn.gaussian import DiagonalGaussian
+from dynlearn.member_group import (
+    GroupFactory,
+    GroupMeasures,
+    MemberGroup,
+    TrainingData,
+    view_members,
+)
 from dynlearn.model import DynamicsModel
-from dynlearn.networks import MAX_VARIANCE, MIN_VARIANCE
-from dynlearn.objectives import make_objective
+from dynlearn.side_by_side import SideBySide
 from dynlearn.stopping import EarlyStopping
-from dynlearn.transitions import Transitions, bootstrap
+from dynlearn.transitions import Transitions
 
-_CHUNK = 16_384
-_WEIGHTS, _RESAMPLE, _SHUFFLE = range(3)
+# Between two looks at whether to stop; every look is a rendezvous of the groups.
+_UPDATES_BETWEEN_LOOKS = 64
+# Of one member in one update's forward pass; measured on two cores with AVX-512.
+_MULTIPLICATIONS_FOR_PAIRS = 2**24
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,7 @@ class TrainingProgress:
     Attributes:
         update: gradient updates made.
         updates_per_s: since the last validation.
-        train_nll: mean over the updates since the last validation and over the members, without
-            those that have diverged.
+        train_nll: of each member, mean over some updates since the last validation.
         train_rmse: likewise.
         validation_nll: of each member.
         validation_rmse: of each member.
@@ -48,46 +54,70 @@ class TrainingProgress:
 
     update: int
     updates_per_s: float
-    train_nll: float
-    train_rmse: float
+    train_nll: list[float]
+    train_rmse: list[float]
     validation_nll: list[float]
     validation_rmse: list[float]
     stopped: int
 
+    def means(self) -> dict[str, float]:
+        """Return the four measures' means over the members that have not diverged."""
+        names = ("train_nll", "train_rmse", "validation_nll", "validation_rmse")
+        return {name: _finite_mean(getattr(self, name)) for name in names}
+
 
 class Trainer:
-    """One training run: the model, its data on the device, the optimiser and what it remembers."""
+    """One training run: the model, its data on the device, the groups of members."""
 
     def __init__(
-        self, config: TrainConfig, model: DynamicsModel, train: Transitions, validation: Transitions
+        self,
+        config: TrainConfig,
+        model: DynamicsModel,
+        train: Transitions,
+        validation: Transitions,
+        make_group: GroupFactory = MemberGroup,
     ):
-        """Set up a run from update zero: fit the model's scalers, draw its weights."""
+        """Set up a run from update zero: fit the model's scalers, draw its weights.
+
+        Args:
+            config: how to train.
+            model: what to train, changed in place.
+            train: to learn from.
+            validation: to select on.
+            make_group: gives the groups of members, such as ones that train elsewhere.
+
+        Raises:
+            CorruptData: a value is not finite.
+            InvalidInput: the objective cannot be had for this model or data.
+        """
         self.config = config
         self.model = model
-        self.objective = make_objective(config)
         self.device = model.device
         inputs, targets = _inputs_and_targets(model, train)
         validation_inputs, validation_targets = _inputs_and_targets(model, validation)
-        self.data = _checksum(inputs, targets, validation_inputs, validation_targets)
+        self.checksum = _checksum(inputs, targets, validation_inputs, validation_targets)
         model.input_scaler.fit(inputs)
         model.target_scaler.fit(targets)
-        self.inputs, self.targets = _standardised(model, inputs, targets)
-        self.validation_inputs, self.validation_targets = _standardised(
-            model, validation_inputs, validation_targets
+        dtype = torch.float64 if config.precision == "float64" else torch.float32
+        model.network.to(dtype)
+        standardised = TrainingData(
+            *_standardised(model, inputs, targets, dtype),
+            *_standardised(model, validation_inputs, validation_targets, dtype),
         )
+        if not all(tensor.isfinite().all() for tensor in vars(standardised).values()):
+            raise CorruptData(
+                "expected finite transitions within float32's range, got NaN, infinity or more; "
+                "find the episodes with `dynlearn datasets verify` and collect them anew"
+            )
         # What a NLL in original units has beyond one in standardised units.
         self.log_scale = float(model.target_scaler.std.double().log().sum())
-        model.network.initialize(config.initialization, self._generator(_WEIGHTS, "cpu"))
-        self.optimizer = torch.optim.Adam(
-            model.network.parameters(), lr=config.learning_rate, fused=True
-        )
-        self.resample = self._resample()
-        self.batch_size = min(config.batch_size, len(self.inputs))
+        self.groups = [
+            make_group(config, view_members(model.network, members), standardised, members.start)
+            for members in _even_parts(model.members, _group_count(config, model))
+        ]
         self.update = 0
         self.stopping = EarlyStopping(config.patience, model.network.state_dict())
-        # Each member's NLL and squared error, summed over the updates since the last validation.
-        self.totals = torch.zeros(2, config.members, device=self.device)
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
 
     def run(
         self,
@@ -100,7 +130,7 @@ class Trainer:
         Args:
             checkpoint: the file to go on from where there is one, and to save into.
             on_progress: called after every validation.
-            should_stop: asked after every update; on True the state is saved and training ends.
+            should_stop: asked every few updates; on True the state is saved and training ends.
 
         Returns:
             Whether training reached its end.
@@ -112,27 +142,24 @@ class Trainer:
             self.load(checkpoint)
         elif checkpoint is not None:
             self.save(checkpoint)
-        config, started = self.config, (time.perf_counter(), self.update)
-        epoch_order, epoch = None, -1
-        while self.update < config.max_updates and not self.stopping.all_stopped:
-            updates_per_epoch = len(self.inputs) // self.batch_size
-            if epoch != self.update // updates_per_epoch:
-                epoch = self.update // updates_per_epoch
-                epoch_order = self._epoch_order(epoch)
-            assert epoch_order is not None
-            start = self.update % updates_per_epoch * self.batch_size
-            self._step(epoch_order[:, start : start + self.batch_size])
-            if self.update % config.validate_every == 0 or self.update == config.max_updates:
-                on_progress(self._validate(started))
-                started = (time.perf_counter(), self.update)
-            stop = should_stop()
-            if checkpoint and (stop or self.update % config.checkpoint_every == 0):
-                self.save(checkpoint)
-            if stop:
-                return False
+        started = (time.perf_counter(), self.update)
+        with SideBySide(self.groups, self._threads()) as groups:
+            while self.update < self.config.max_updates and not self.stopping.all_stopped:
+                updates = self._updates_to_next_event()
+                groups.advance(updates)
+                self.update += updates
+                if self._is_due(self.config.validate_every):
+                    on_progress(self._validate(groups.validate(), started))
+                    started = (time.perf_counter(), self.update)
+                stop = should_stop()
+                if checkpoint and (stop or self._is_due(self.config.checkpoint_every)):
+                    self.save(checkpoint)
+                if stop:
+                    return False
         if checkpoint:
             self.save(checkpoint)
         self.model.network.load_state_dict(self.stopping.best)
+        self.model.network.float()
         return True
 
     def elites(self) -> list[int]:
@@ -141,28 +168,14 @@ class Trainer:
         Raises:
             NumericalFailure: one of them has diverged before it was ever good.
         """
-        measure = self.stopping.best_measure
-        members = list(range(self.config.members))
-        if self.config.elites is not None:
-            members = torch.argsort(measure)[: self.config.elites].tolist()
-        diverged = [member for member in members if not measure[member].isfinite()]
-        if diverged:
-            raise NumericalFailure(
-                f"expected a finite validation NLL of every member, got none for members "
-                f"{diverged}; lower the learning rate or keep fewer elites"
-            )
-        return members
+        return choose_elites(self.stopping.best_measure, self.config.elites)
 
     def save(self, path: Path) -> None:
         """Write everything that `load` needs to go on as if nothing had happened."""
-        tensors = {
-            **{f"network.{k}": v for k, v in self.model.network.state_dict().items()},
-            **{f"best.{k}": v for k, v in self.stopping.best.items()},
-            **{f"stopping.{k}": v for k, v in self.stopping.state().items()},
-            "totals": self.totals,
-        }
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
+        states = [group.state() for group in self.groups]
+        tensors = {name: torch.cat([state[name] for state in states]) for name in states[0]}
+        tensors |= {f"best.{k}": v for k, v in self.stopping.best.items()}
+        tensors |= {f"stopping.{k}": v for k, v in self.stopping.state().items()}
         state = {"run": self._identity(), "update": self.update, "history": self.history}
         save_state(path, tensors, state)
 
@@ -184,7 +197,7 @@ class Trainer:
                     f"{', '.join(differing)}; change it back or delete the file to start over"
                 )
             self._restore(tensors, state)
-        except (KeyError, RuntimeError) as error:
+        except (IndexError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CorruptData(
                 f"expected a checkpoint of this version of dynlearn, got {path} ({reason}); "
@@ -194,116 +207,106 @@ class Trainer:
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
             return {
-                name.removeprefix(prefix): tensor.to(self.device)
-                for name, tensor in tensors.items()
+                name.removeprefix(prefix): tensors.pop(name).to(self.device)
+                for name in list(tensors)
                 if name.startswith(prefix)
             }
 
-        self.model.network.load_state_dict(part("network."))
         self.stopping.load(part("best."), part("stopping."))
-        self.totals = tensors["totals"].to(self.device)
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in part("optimizer.").items():
-            index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        parts = _even_parts(self.model.members, len(self.groups))
+        for group, members in zip(self.groups, parts, strict=True):
+            group.load({name: tensor[members] for name, tensor in tensors.items()}, state["update"])
         self.update, self.history = state["update"], state["history"]
 
-    def _step(self, rows: Tensor) -> None:
-        target = self.targets[rows]
-        prediction = self.model.network(self.inputs[rows])
-        loss = self.objective.loss(prediction, target, rows)
-        self.optimizer.param_groups[0]["lr"] = self._learning_rate()
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss.sum())
-        self.optimizer.step()
-        self.update += 1
-        with torch.no_grad():
-            nll = -prediction.log_prob(target).mean(1)
-            error = (prediction.mean - target) * self.model.target_scaler.std
-            self.totals += torch.stack((nll, error.square().mean((1, 2))))
+    def _threads(self) -> int:
+        return self.config.workers if self.config.workers > 1 else torch.get_num_threads()
 
-    def _validate(self, started: tuple[float, int]) -> TrainingProgress:
-        nll, rmse, standardised_rmse = self._validation_measures()
+    def _updates_to_next_event(self) -> int:
+        config = self.config
+        return min(
+            config.max_updates - self.update,
+            config.validate_every - self.update % config.validate_every,
+            config.checkpoint_every - self.update % config.checkpoint_every,
+            _UPDATES_BETWEEN_LOOKS,
+        )
+
+    def _is_due(self, every: int) -> bool:
+        return self.update % every == 0 or self.update == self.config.max_updates
+
+    def _validate(self, parts: list[GroupMeasures], started: tuple[float, int]) -> TrainingProgress:
+        measures = GroupMeasures(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        nll = measures.nll + self.log_scale
         if not nll.isfinite().any():
             raise NumericalFailure(
                 f"expected a finite validation NLL, got {nll.tolist()} at update {self.update}; "
                 "lower the learning rate"
             )
-        measure = nll if self.config.select_by == "nll" else standardised_rmse
-        self.stopping.observe(measure, self.model.network.state_dict())
+        by_rmse = self.config.select_by == "rmse"
+        self.stopping.observe(
+            measures.squared_error.mean(1) if by_rmse else nll, self.model.network.state_dict()
+        )
         began, first = started
-        updates = self.update - first
-        totals = self.totals / self._updates_since_validation()
         progress = TrainingProgress(
             update=self.update,
-            updates_per_s=updates / (time.perf_counter() - began),
-            train_nll=_finite_mean(totals[0]) + self.log_scale,
-            train_rmse=_finite_mean(totals[1]) ** 0.5,
+            updates_per_s=(self.update - first) / (time.perf_counter() - began),
+            train_nll=(measures.train_nll + self.log_scale).tolist(),
+            train_rmse=self._rmse(measures.train_squared_error).tolist(),
             validation_nll=nll.tolist(),
-            validation_rmse=rmse.tolist(),
+            validation_rmse=self._rmse(measures.squared_error).tolist(),
             stopped=int(self.stopping.stopped.sum()),
         )
-        self.totals.zero_()
-        self.history.append(
-            {
-                "update": self.update,
-                "train_nll": progress.train_nll,
-                "train_rmse": progress.train_rmse,
-                "validation_nll": _finite_mean(nll),
-                "validation_rmse": _finite_mean(rmse),
-            }
-        )
+        self.history.append({"update": self.update, **progress.means()})
         return progress
 
-    @torch.no_grad()
-    def _validation_measures(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each member's NLL and RMSE in original units and its standardised RMSE, [E]."""
-        network, targets = self.model.network, self.validation_targets
-        predictions = [network(inputs) for inputs in torch.split(self.validation_inputs, _CHUNK)]
-        mean = torch.cat([prediction.mean for prediction in predictions], 1)
-        variance = torch.cat([prediction.variance for prediction in predictions], 1)
-        squared_error = (mean - targets).square()
-        if not network.learned_variance:
-            network.residual_variance.copy_(squared_error.mean(1, keepdim=True))
-            network.residual_variance.clamp_(MIN_VARIANCE, MAX_VARIANCE)
-            variance = network.residual_variance.expand_as(mean)
-        nll = self.log_scale - DiagonalGaussian(mean, variance).log_prob(targets).mean(1)
-        original = squared_error * self.model.target_scaler.std.square()
-        return nll, original.mean((1, 2)).sqrt(), squared_error.mean((1, 2)).sqrt()
-
-    def _learning_rate(self) -> float:
-        share = 1.0
-        if self.config.schedule == "cosine":
-            share = 0.5 + 0.5 * math.cos(math.pi * self.update / self.config.max_updates)
-        return self.config.learning_rate * share
-
-    def _updates_since_validation(self) -> int:
-        return (self.update - 1) % self.config.validate_every + 1
-
-    def _generator(self, purpose: int, device: torch.device | str, *more: int) -> torch.Generator:
-        """Return a generator that depends on nothing but the seed, its purpose and ``more``."""
-        words = np.random.SeedSequence([self.config.seed, purpose, *more]).generate_state(2)
-        return torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
-
-    def _resample(self) -> Tensor:
-        """Return the transitions that each member learns from, [E, M]."""
-        count, members = len(self.inputs), self.config.members
-        if self.config.bootstrap and members > 1:
-            return bootstrap(count, members, self._generator(_RESAMPLE, self.device))
-        return torch.arange(count, device=self.device).expand(members, count)
-
-    def _epoch_order(self, epoch: int) -> Tensor:
-        """Return each member's transitions in this epoch's order, [E, M]."""
-        generator = self._generator(_SHUFFLE, self.device, epoch)
-        keys = torch.rand(self.resample.shape, generator=generator, device=self.device)
-        return self.resample.gather(1, keys.argsort(1))
+    def _rmse(self, squared_error: Tensor) -> Tensor:
+        """Return the RMSE in original units [E] of standardised squared errors [E, D]."""
+        return (squared_error * self.model.target_scaler.std.square()).mean(1).sqrt()
 
     def _identity(self) -> dict[str, object]:
         """Return what must be the same for a run to go on."""
-        return self.config.model_dump(mode="json", exclude={"resume", "device"}) | {
-            "data": self.data
-        }
+        return self.config.model_dump(
+            mode="json", exclude={"resume", "device", "member_groups", "workers"}
+        ) | {"data": self.checksum}
+
+
+def choose_elites(measure: Tensor, elites: int | None) -> list[int]:
+    """Return the members to predict with by their best validation measures [E]: all, or the best.
+
+    Raises:
+        NumericalFailure: one of them has diverged before it was ever good.
+    """
+    members = list(range(len(measure)))
+    if elites is not None:
+        members = torch.argsort(measure)[:elites].tolist()
+    diverged = [member for member in members if not measure[member].isfinite()]
+    if diverged:
+        raise NumericalFailure(
+            f"expected a finite validation NLL of every member, got none for members "
+            f"{diverged}; lower the learning rate or keep fewer elites"
+        )
+    return members
+
+
+def _group_count(config: TrainConfig, model: DynamicsModel) -> int:
+    """Return into how many groups the members are parted: on a CPU pairs, where they are large.
+
+    Members that are small are faster all in one product, as they are on a GPU.
+    """
+    if config.workers > 1:
+        return config.workers
+    if config.member_groups is not None:
+        return config.member_groups
+    weights = sum(parameter.numel() for parameter in model.network.parameters())
+    multiplications = weights // model.members * config.batch_size
+    if model.device.type == "cpu" and multiplications >= _MULTIPLICATIONS_FOR_PAIRS:
+        return (model.members + 1) // 2
+    return 1
+
+
+def _even_parts(members: int, count: int) -> list[slice]:
+    """Return consecutive slices of the members, as equal as can be and none empty."""
+    bounds = np.linspace(0, members, min(count, members) + 1).round().astype(int)
+    return [slice(int(a), int(b)) for a, b in pairwise(bounds)]
 
 
 def _inputs_and_targets(model: DynamicsModel, transitions: Transitions) -> tuple[Tensor, Tensor]:
@@ -314,7 +317,9 @@ def _inputs_and_targets(model: DynamicsModel, transitions: Transitions) -> tuple
     inputs = torch.cat((observation[:, list(model.spec.observation_columns)], action), 1)
     columns = list(model.spec.target_columns)
     # Differences of close values: taken in float64, before anything is rounded to float32.
-    return inputs, next_observation[:, columns] - observation[:, columns] * model.delta.cpu()
+    targets = next_observation[:, columns] - observation[:, columns] * model.delta.cpu()
+    # As `predict` will get them: a large constant must standardise to zero in both places.
+    return inputs.float().double(), targets.float().double()
 
 
 def _checksum(*tensors: Tensor) -> str:
@@ -324,13 +329,16 @@ def _checksum(*tensors: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _finite_mean(values: Tensor) -> float:
-    return float(values[values.isfinite()].mean())
+def _finite_mean(values: list[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
 
 
-def _standardised(model: DynamicsModel, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both standardised, in float32 on the model's device."""
+def _standardised(
+    model: DynamicsModel, inputs: Tensor, targets: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return both standardised, in a dtype on the model's device."""
     return (
-        model.input_scaler.standardise(inputs.to(model.device)).float(),
-        model.target_scaler.standardise(targets.to(model.device)).float(),
+        model.input_scaler.standardise(inputs.to(model.device)).to(dtype),
+        model.target_scaler.standardise(targets.to(model.device)).to(dtype),
     )

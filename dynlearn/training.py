@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from dynlearn.config import TrainConfig
 from dynlearn.devices import pick_device
 from dynlearn.errors import InvalidInput
+from dynlearn.member_group import GroupFactory, MemberGroup
 from dynlearn.model import DynamicsModel, ModelSpec
 from dynlearn.objectives import make_objective
 from dynlearn.spaces import ActionSpace, ObservationSpace
@@ -43,6 +44,7 @@ def model_spec(
         InvalidInput: it names columns that are not there.
     """
     every = tuple(range(observation_space.observation.size))
+    objective = make_objective(config)
     try:
         return ModelSpec(
             observation_space=observation_space,
@@ -53,7 +55,9 @@ def model_spec(
             members=config.members,
             hidden=config.hidden,
             activation=config.activation,
-            learned_variance=make_objective(config).learned_variance,
+            separate_networks=config.separate_networks,
+            head=objective.head(config.covariance),
+            prior_components=objective.components,
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -71,13 +75,14 @@ def fit(
     checkpoint: Path | None = None,
     on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    make_group: GroupFactory = MemberGroup,
 ) -> TrainedModel | None:
     """Fit a model to transitions that are already split; None where ``should_stop`` ended it.
 
-    Arguments and errors are those of `Trainer.run` and `Trainer.elites`.
+    Arguments and errors are those of `Trainer`, `Trainer.run` and `Trainer.elites`.
     """
     model = DynamicsModel(spec).to(pick_device(config.device))
-    trainer = Trainer(config, model, train, validation)
+    trainer = Trainer(config, model, train, validation, make_group)
     if not trainer.run(checkpoint, on_progress, should_stop):
         return None
     elites = trainer.elites()
@@ -98,6 +103,7 @@ def train(
     checkpoint: Path | None = None,
     on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    make_group: GroupFactory = MemberGroup,
 ) -> TrainedModel | None:
     """Fit a model to a dataset; None where ``should_stop`` ended it.
 
@@ -106,7 +112,8 @@ def train(
         store: the dataset; its test episodes are left alone.
         checkpoint: the file to go on from where there is one, and to save into.
         on_progress: called after every validation.
-        should_stop: asked after every update.
+        should_stop: asked every few updates.
+        make_group: gives the groups of members, such as ones that train elsewhere.
 
     Raises:
         InvalidInput: the configuration does not suit the dataset.
@@ -124,4 +131,4 @@ def train(
         cut_transitions(store.table(episodes), header.action_space)
         for episodes in (split.train, split.validation)
     )
-    return fit(config, spec, training, validation, checkpoint, on_progress, should_stop)
+    return fit(config, spec, training, validation, checkpoint, on_progress, should_stop, make_group)

@@ -5,6 +5,7 @@ Shapes: K episodes, M transitions, O observation, A action, E members.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,10 +104,13 @@ def split_episodes(
     )
 
 
-def bootstrap(transitions: int, members: int, generator: torch.Generator) -> Tensor:
-    """Draw each member's resample with replacement, as transition ids [E, M]."""
-    return torch.randint(
-        transitions, (members, transitions), generator=generator, device=generator.device
+def bootstrap(transitions: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw each member's resample with replacement, from its own generator, as ids [E, M]."""
+    return torch.stack(
+        [
+            torch.randint(transitions, (transitions,), generator=generator, device=generator.device)
+            for generator in generators
+        ]
     )
 
 

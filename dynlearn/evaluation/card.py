@@ -9,6 +9,7 @@ from pathlib import Path
 from dynlearn.checkpoint import write_bytes, write_json
 from dynlearn.evaluation.figures import draw_figures
 from dynlearn.evaluation.measures import Evaluation, Metrics
+from dynlearn.heads import HeadKind
 from dynlearn.model import ModelSpec
 
 METRICS_FILE = "metrics.json"
@@ -17,9 +18,18 @@ _CAPTIONS = {
     "from one start state under the real actions.",
     "one_step.png": "One-step predictions along a held-out episode with 90% bands.",
     "error_by_horizon.png": "Open-loop error by steps ahead, beside predicting no change.",
-    "calibration.png": "Share of held-out values inside the central interval of each probability; "
-    "thin lines are single columns.",
+    "calibration.png": "Share of held-out values inside the predicted central interval of each "
+    "probability, thin lines for single columns, and inside the ellipsoid of the predicted "
+    "covariance, all columns at once.",
     "training.png": "NLL and RMSE of training and validation.",
+}
+_EACH_MEMBER: dict[HeadKind, str] = {
+    "mean": "a mean; the variances are constants measured on validation data",
+    "variance": "a mean and variances",
+    "std": "a mean and standard deviations",
+    "scale_tril": "a mean and the Cholesky factor of a full covariance",
+    "student_t": "a Student's t for each column; rollouts and intervals are those of the Gaussian "
+    "with its mean and variance",
 }
 
 
@@ -59,16 +69,22 @@ def _card(
     metrics: Metrics,
     figures: list[str],
 ) -> str:
+    split = spec.separate_networks and spec.head != "mean"
     facts = {
         **made,
         "predicts": ", ".join(metrics.columns),
+        "each member gives": _EACH_MEMBER[spec.head],
         "network": f"{spec.members} members, {' × '.join(map(str, spec.hidden))}, "
-        f"{spec.activation}",
+        f"{spec.activation}" + (", once for the mean and once for the rest" if split else ""),
     }
     measures = {
         "NLL (nats, summed over columns)": metrics.nll,
         "RMSE": metrics.rmse,
         **{f"inside the {level} interval": share for level, share in metrics.coverage.items()},
+        **{
+            f"inside the {level} ellipsoid of all columns": share
+            for level, share in metrics.joint_coverage.items()
+        },
     }
     errors = (
         f"| {column} | {metrics.rmse_per_column[column]:.4g} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -56,13 +57,25 @@ def _calibration(evaluation: Evaluation) -> Figure:
     figure = Figure(figsize=(5, 4.6), layout="constrained")
     axes = figure.subplots()
     levels = np.array([0.0, *CURVE_LEVELS, 1.0])
-    curves = np.pad(evaluation.calibration, ((1, 1), (0, 0)), constant_values=((0, 1), (0, 0)))
     axes.plot([0, 1], [0, 1], color=REAL, linestyle="--", label="ideal")
-    for column in curves.T if curves.shape[1] > 1 else []:
-        axes.plot(levels, column, color=MODEL, alpha=0.25, linewidth=0.8)
-    axes.plot(levels, curves.mean(1), color=MODEL, marker="o", markersize=3, label="all columns")
+
+    def draw(shares: np.ndarray, **style: Any) -> None:
+        axes.plot(levels, np.concatenate([[0], shares, [1]]), **style)
+
+    calibration = evaluation.calibration
+    if calibration.shape[1] > 1:
+        for column in calibration.T:
+            draw(column, color=MODEL, alpha=0.25, linewidth=0.8)
+        draw(
+            evaluation.joint_calibration,
+            color=OTHER,
+            marker="s",
+            markersize=3,
+            label="ellipsoids, all columns at once",
+        )
+    draw(calibration.mean(1), color=MODEL, marker="o", markersize=3, label="intervals, mean")
     axes.set(
-        xlabel="probability of the predicted interval",
+        xlabel="probability of the predicted interval or ellipsoid",
         ylabel="share of real values inside",
         title="Calibration of one-step predictions",
         xlim=(0, 1),

@@ -1,39 +1,68 @@
 """How to fit an ensemble: objectives turn predictions, targets and sample ids into losses.
 
-Add one by writing a class with the shape of `Objective` and naming it in `make_objective`.
+Add one by writing an `Objective` and naming it in `make_objective`.
 """
 
-from typing import Protocol
+import math
+from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor
+from dynlearn.config import ObjectiveName, TrainConfig
+from dynlearn.objectives.likelihood import NLL, BetaNLL
+from dynlearn.objectives.moments import MSE, MomentMatching
+from dynlearn.objectives.objective import Objective
+from dynlearn.objectives.student_t import StudentTNLL
+from dynlearn.objectives.trustable import Trustable, TrustRegionNLL
+from dynlearn.objectives.variational import VBEM, XVAMP
+from dynlearn.trust_region import TrustRegion
 
-from dynlearn.config import TrainConfig
-from dynlearn.gaussian import DiagonalGaussian
-from dynlearn.objectives.likelihood import BetaNLL
-from dynlearn.objectives.moments import MSE
+__all__ = [
+    "MSE",
+    "NLL",
+    "VBEM",
+    "XVAMP",
+    "BetaNLL",
+    "MomentMatching",
+    "Objective",
+    "StudentTNLL",
+    "TrustRegionNLL",
+    "Trustable",
+    "make_objective",
+]
 
-__all__ = ["MSE", "BetaNLL", "Objective", "make_objective"]
-
-
-class Objective(Protocol):
-    """A way to fit. Shapes: E members, B batch, D targets; all values standardised."""
-
-    @property
-    def learned_variance(self) -> bool:
-        """Whether the network gives a variance; else it is measured on validation data."""
-
-    def loss(self, prediction: DiagonalGaussian, target: Tensor, sample_ids: Tensor) -> Tensor:
-        """Return each member's loss [E].
-
-        Args:
-            prediction: [E, B, D].
-            target: [E, B, D].
-            sample_ids: which transition each row is, stable over epochs and resamples, [E, B].
-        """
+_OBJECTIVES: dict[ObjectiveName, Callable[[TrainConfig], Objective]] = {
+    "nll": lambda config: NLL(),
+    "beta_nll": lambda config: BetaNLL(0.5 if config.beta is None else config.beta),
+    "mse": lambda config: MSE(),
+    "moment_matching": lambda config: MomentMatching(),
+    "student_t": lambda config: StudentTNLL(),
+    "xvamp": lambda config: XVAMP(trainable=False),
+    "xvamp_star": lambda config: XVAMP(trainable=True),
+    "vbem": lambda config: VBEM(trainable=False),
+    "vbem_star": lambda config: VBEM(trainable=True),
+    "trust_region_nll": lambda config: TrustRegionNLL(**_trust_region_options(config)),
+    "trustable": lambda config: Trustable(
+        **_trust_region_options(config),
+        natural_step=config.natural_step,
+        regression_metric=config.regression_metric,
+        beta=config.beta or 0.0,
+    ),
+}
 
 
 def make_objective(config: TrainConfig) -> Objective:
     """Return the objective that a configuration names."""
-    if config.objective == "mse":
-        return MSE()
-    return BetaNLL(config.beta if config.objective == "beta_nll" else 0.0)
+    return _OBJECTIVES[config.objective](config)
+
+
+def _trust_region_options(config: TrainConfig) -> dict[str, Any]:
+    mean_bound, covariance_bound = (
+        math.inf if bound is None else bound
+        for bound in (config.mean_bound, config.covariance_bound)
+    )
+    return {
+        "region": TrustRegion(config.trust_region, mean_bound, covariance_bound),
+        "refresh_epochs": config.refresh_epochs,
+        "old_distributions": config.old_distributions,
+        "member_limit_gib": config.memory_limit_gib / config.members,
+    }

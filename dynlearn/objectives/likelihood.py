@@ -1,25 +1,53 @@
 """Negative log-likelihood, plain and weighted by the predicted variance (β-NLL)."""
 
+import torch
 from torch import Tensor
 
-from dynlearn.gaussian import DiagonalGaussian
+from dynlearn.config import Covariance
+from dynlearn.gaussian import DiagonalGaussian, FullGaussian
+from dynlearn.heads import HeadKind
+from dynlearn.mixture import Distribution
+from dynlearn.objectives.objective import Objective
+from dynlearn.objectives.variance_weight import with_weighted_gradient
 
 
-class BetaNLL:
-    """β-NLL: each dimension's NLL times its predicted variance to the power β, held constant.
+class NLL(Objective):
+    """Negative log-likelihood of Gaussians with diagonal or full covariance."""
 
-    β = 0 is plain NLL; β = 1 gives the mean the gradient of the squared error. The weight is per
-    dimension, before the sum over dimensions (Seitzer et al. 2022, equation 5).
+    def head(self, covariance: Covariance) -> HeadKind:
+        """Return the head of a learned variance or Cholesky factor."""
+        return "scale_tril" if covariance == "full" else "variance"
+
+    def loss(self, prediction: Distribution, target: Tensor, sample_ids: Tensor) -> Tensor:
+        """Return each member's loss [E], the mean over the batch."""
+        return -prediction.log_prob(target).mean(-1)
+
+
+class BetaNLL(NLL):
+    """β-NLL: the NLL's gradient times the predicted variance to the power β.
+
+    β = 0 is plain NLL; β = 1 gives the mean the gradient of the squared error. On a diagonal the
+    weight is per dimension, before the sum over dimensions (Seitzer et al. 2022, equation 5). With
+    full covariance the gradients are ``Σ^β ∂μ`` and ``Σ^{β/2} ∂Σ Σ^{β/2}``: both become the
+    diagonal form where Σ is diagonal.
     """
 
-    learned_variance = True
-
     def __init__(self, beta: float):
+        super().__init__()
         self.beta = beta
 
-    def loss(self, prediction: DiagonalGaussian, target: Tensor, sample_ids: Tensor) -> Tensor:
-        """Return each member's loss [E], the mean over the batch of the sum over dimensions."""
+    def loss(self, prediction: Distribution, target: Tensor, sample_ids: Tensor) -> Tensor:
+        """Return each member's loss [E], the mean over the batch.
+
+        With full covariance its value is the plain NLL; only the gradient is weighted.
+        """
+        if self.beta == 0:
+            return super().loss(prediction, target, sample_ids)
+        if isinstance(prediction, FullGaussian):
+            nll = -prediction.log_prob(target)
+            error = prediction.mean - target
+            spread = torch.zeros_like(prediction.scale_tril)
+            return with_weighted_gradient(nll, prediction, error, spread, self.beta).mean(-1)
+        assert isinstance(prediction, DiagonalGaussian)
         nll = -prediction.log_prob_per_dimension(target)
-        if self.beta > 0:
-            nll = prediction.variance.detach().pow(self.beta) * nll
-        return nll.sum(-1).mean(-1)
+        return (prediction.variance.detach().pow(self.beta) * nll).sum(-1).mean(-1)

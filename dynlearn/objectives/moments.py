@@ -2,14 +2,55 @@
 
 from torch import Tensor
 
+from dynlearn.config import Covariance
+from dynlearn.errors import InvalidInput
 from dynlearn.gaussian import DiagonalGaussian
+from dynlearn.heads import HeadKind
+from dynlearn.mixture import Distribution
+from dynlearn.objectives.objective import Objective
 
 
-class MSE:
+def require_diagonal(covariance: Covariance, objective: str) -> None:
+    """Check that a diagonal covariance is asked for.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if covariance != "diagonal":
+        raise InvalidInput(
+            f"expected a diagonal covariance with {objective}, got {covariance}; "
+            "take nll, beta_nll, trust_region_nll or trustable for a full one"
+        )
+
+
+class MSE(Objective):
     """Squared error of the mean; the variance is a constant measured on validation data."""
 
-    learned_variance = False
+    def head(self, covariance: Covariance) -> HeadKind:
+        """Return the head of a mean alone."""
+        require_diagonal(covariance, "mse")
+        return "mean"
 
-    def loss(self, prediction: DiagonalGaussian, target: Tensor, sample_ids: Tensor) -> Tensor:
+    def loss(self, prediction: Distribution, target: Tensor, sample_ids: Tensor) -> Tensor:
         """Return each member's mean squared error over batch and dimensions, [E]."""
         return (prediction.mean - target).square().mean((-2, -1))
+
+
+class MomentMatching(Objective):
+    """Squared error of the mean, and of the standard deviation against the absolute residual.
+
+    The baseline «MM» of Seitzer et al. 2022. Even at its optimum the deviation is that of
+    ``E|r|``, 0.798 of a Gaussian's own.
+    """
+
+    def head(self, covariance: Covariance) -> HeadKind:
+        """Return the head of a standard deviation."""
+        require_diagonal(covariance, "moment_matching")
+        return "std"
+
+    def loss(self, prediction: Distribution, target: Tensor, sample_ids: Tensor) -> Tensor:
+        """Return each member's loss [E], the mean over batch and dimensions."""
+        assert isinstance(prediction, DiagonalGaussian)
+        error = prediction.mean - target
+        deviation = prediction.std - error.detach().abs()
+        return (error.square() + deviation.square()).mean((-2, -1))

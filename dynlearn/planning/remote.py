@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dynlearn.client import DynamicsClient, RemotePrediction
 from dynlearn.errors import InvalidInput, Unavailable
+from dynlearn.gaussian import FullGaussian
 from dynlearn.spaces import DiscreteSpace
 
 
@@ -32,6 +33,7 @@ class RemoteDynamics:
         self._client = client
         self._version = spec.version
         self._choices = spec.action_space if isinstance(spec.action_space, DiscreteSpace) else None
+        self._is_full = spec.covariance == "full"
         self.members = spec.members
         self.device = torch.device("cpu")
 
@@ -53,6 +55,10 @@ class RemoteDynamics:
             action = action.argmax(1) + self._choices.start
         if member is None or noise is None:
             return torch.tensor(self._predict(observation, action, member, "mean").mean)
+        if self._is_full:
+            prediction = self._predict(observation, action, member, "mean", "member_scale_trils")
+            scale_tril = torch.tensor(prediction.member_scale_trils[0])
+            return FullGaussian(torch.tensor(prediction.mean), scale_tril).sample(noise)
         prediction = self._predict(observation, action, member, "mean", "variance")
         std = torch.tensor(prediction.variance).sqrt_()
         return torch.addcmul(torch.tensor(prediction.mean), std, noise)

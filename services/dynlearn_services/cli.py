@@ -5,6 +5,7 @@ output, where a command has ``--json`` as one JSON object; progress and errors g
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from dynlearn.config import (
 )
 from dynlearn.errors import CorruptData, DynlearnError, InvalidInput
 from dynlearn.home import Home
-from dynlearn_services.flags import with_config
+from dynlearn_services.flags import SectionedCommand, with_config
 from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
 
 app = typer.Typer(
@@ -45,11 +46,28 @@ HomeOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+TRAIN_SECTIONS = {
+    "dataset": "Data and model",
+    "objective": "Objective",
+    "members": "Network",
+    "observation_columns": "Columns",
+    "learning_rate": "Training",
+    "trust_region": "Trust regions (trustable and trust_region_nll)",
+    "member_groups": "Run",
+}
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def _log_to_standard_error() -> None:
+    logger = logging.getLogger("dynlearn")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [logging.StreamHandler()]
+    logger.propagate = False
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 130 for Ctrl-C, else 1."""
+    _log_to_standard_error()
     try:
         code = app(arguments, standalone_mode=False)
     except DynlearnError as error:
@@ -98,8 +116,8 @@ def collect(config: CollectConfig, home: HomeOption = None, as_json: JsonOption 
     )
 
 
-@app.command()
-@with_config(TrainConfig)
+@app.command(cls=SectionedCommand)
+@with_config(TrainConfig, TRAIN_SECTIONS)
 def train(config: TrainConfig, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Fit an ensemble dynamics model to a dataset and publish it in the registry."""
     from dynlearn_services.trainer import run_training
@@ -129,6 +147,9 @@ def evaluate(config: EvaluateConfig, home: HomeOption = None, as_json: JsonOptio
     lines = [f"NLL {metrics.nll:.3f}, RMSE {metrics.rmse:.4g} on {metrics.episodes} episodes"]
     lines += [f"  {name}: RMSE {value:.4g}" for name, value in metrics.rmse_per_column.items()]
     lines += [f"  inside the {name} interval: {s:.1%}" for name, s in metrics.coverage.items()]
+    lines += [
+        f"  inside the {name} ellipsoid: {s:.1%}" for name, s in metrics.joint_coverage.items()
+    ]
     for step in (1, 5, 15, 50):
         if step <= len(metrics.open_loop_rmse):
             lines.append(

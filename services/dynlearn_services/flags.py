@@ -7,15 +7,18 @@ the same words.
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from typer.core import TyperCommand
 
 from dynlearn.errors import InvalidInput, nearest
 
 _MAX_YAML_BYTES = 2**20
+_LONGEST_METAVAR = 40
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -55,11 +58,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def with_config(model: type[Model]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_config(
+    model: type[Model], sections: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for each field of ``model``, and ``--config FILE``.
 
     The command's first parameter receives the configuration: defaults, under the YAML file, under
     the flags. Its other parameters stay flags of their own.
+
+    Args:
+        model: the configuration.
+        sections: headings of the help of a `SectionedCommand`, each by the field that it stands
+            over.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -67,18 +77,40 @@ def with_config(model: type[Model]) -> Callable[[Callable[..., None]], Callable[
             values = read_yaml(config_file) if config_file else {}
             names = [name for name in model.model_fields if name in flags]
             given = {name: flags.pop(name) for name in names}
-            values |= {name: value for name, value in given.items() if value is not None}
+            values |= {
+                name: _value(model.model_fields[name], value)
+                for name, value in given.items()
+                if value is not None
+            }
             command(parse_config(model, values), **flags)
 
         first, *own = inspect.signature(command).parameters.values()
         own = [parameter.replace(kind=first.KEYWORD_ONLY) for parameter in own]
-        parameters = [_parameter(name, field) for name, field in model.model_fields.items()]
+        parameters, section = [], None
+        for name, field in model.model_fields.items():
+            section = (sections or {}).get(name, section)
+            parameters.append(_parameter(name, field, section))
         configured.__signature__ = inspect.Signature([*parameters, _CONFIG_FILE, *own])  # type: ignore[attr-defined]
         configured.__name__ = command.__name__
         configured.__doc__ = command.__doc__ or model.__doc__
         return configured
 
     return decorate
+
+
+class SectionedCommand(TyperCommand):
+    """A command whose help shows its options under headings, in plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a list for each section, those of no section last."""
+        lists: dict[str, list[Any]] = {}
+        for parameter in self.get_params(ctx):
+            section = getattr(parameter, "rich_help_panel", None) or "Options"
+            record = parameter.get_help_record(ctx)
+            lists.setdefault(section, []).extend([record] if record else [])
+        for section, records in lists.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
 
 
 _CONFIG_FILE = inspect.Parameter(
@@ -91,15 +123,20 @@ _CONFIG_FILE = inspect.Parameter(
 )
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, section: str | None) -> inspect.Parameter:
     flag = _flag(name)
     is_switch = field.annotation is bool
-    default = "required" if field.is_required() else _shown(field.default)
+    default = "required" if field.is_required() else _shown(field)
+    metavar = None if is_switch else _metavar(field)
+    choices = ""
+    if metavar and len(metavar) > _LONGEST_METAVAR:
+        metavar, choices = "NAME", ": " + metavar.replace("|", ", ")
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if is_switch else flag,
-        help=f"{field.description} [{default}]" if default else field.description,
+        help=f"{field.description}{choices}" + (f" [{default}]" if default else ""),
         show_default=False,
-        metavar=None if is_switch else _metavar(field),
+        metavar=metavar,
+        rich_help_panel=section,
     )
     return inspect.Parameter(
         name,
@@ -113,20 +150,34 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        value = ",".join(map(str, value))
-    return f"default: {value}" if value not in (None, "", False) else ""
+def _shown(field: FieldInfo) -> str:
+    value = field.default
+    if value is None or value is False or value == ():
+        return ""
+    if value is True:
+        return "default: yes"
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    return f"default: {shown}" + (", or none" if _takes_none(field) else "")
+
+
+def _takes_none(field: FieldInfo) -> bool:
+    """Whether a field can be without a value, but not by leaving its flag out."""
+    return field.default is not None and NoneType in get_args(field.annotation)
+
+
+def _value(field: FieldInfo, text: Any) -> Any:
+    return None if text == "none" and _takes_none(field) else text
 
 
 def _metavar(field: FieldInfo) -> str:
-    kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind]
-    for kind in kinds:
-        if get_origin(kind) is Literal:
-            return "|".join(get_args(kind))
-        if get_origin(kind) is tuple:
-            return "INT,INT,..."
-    return {int: "INT", float: "NUMBER"}.get(kinds[0] if len(kinds) == 1 else kinds[1], "TEXT")
+    kind: Any = field.annotation
+    while get_origin(kind) not in (Literal, tuple, None):
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return "INT,INT,..."
+    return {int: "INT", float: "NUMBER"}.get(kind, "TEXT")
 
 
 def _describe(model: type[BaseModel], fault: dict[str, Any]) -> str:
@@ -136,5 +187,7 @@ def _describe(model: type[BaseModel], fault: dict[str, Any]) -> str:
         return f"expected {_flag(name)} ({model.model_fields[name].description}), got none"
     if fault["type"] == "extra_forbidden":
         return f"expected a known key, got {name!r}; {nearest(name, model.model_fields)}"
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if fault["type"] == "value_error":
+        return (f"{_flag(name)}: " if name else "") + str(fault["ctx"]["error"])
+    message = fault["msg"].removeprefix("Input should be ")
     return f"{_flag(name)}: expected {message}, got {fault['input']!r}"

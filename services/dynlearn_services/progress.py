@@ -66,12 +66,12 @@ def collection_figures(progress: "CollectProgress") -> dict[str, str]:
 
 
 def training_figures(progress: "TrainingProgress") -> dict[str, str]:
-    """Return what to show of a training run; validation figures are means over members."""
-    members = len(progress.validation_nll)
+    """Return what to show of a training run: means over the members that have not diverged."""
+    means = progress.means()
     return {
         "updates/s": f"{progress.updates_per_s:.0f}",
-        "train NLL": f"{progress.train_nll:.3f}",
-        "train RMSE": f"{progress.train_rmse:.4g}",
-        "validation NLL": f"{sum(progress.validation_nll) / members:.3f}",
-        "validation RMSE": f"{sum(progress.validation_rmse) / members:.4g}",
+        "train NLL": f"{means['train_nll']:.5g}",
+        "train RMSE": f"{means['train_rmse']:.4g}",
+        "validation NLL": f"{means['validation_nll']:.5g}",
+        "validation RMSE": f"{means['validation_rmse']:.4g}",
     }

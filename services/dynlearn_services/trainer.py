@@ -15,11 +15,14 @@ from dynlearn.config import TrainConfig
 from dynlearn.errors import DynlearnError, InvalidInput, NumericalFailure
 from dynlearn.evaluation import Metrics, evaluate, write_report
 from dynlearn.home import Home
+from dynlearn.member_group import GroupFactory, MemberGroup
+from dynlearn.objectives import make_objective
 from dynlearn.registry import ModelVersion, Registry
 from dynlearn.store import EpisodeStore
 from dynlearn.trainer import TrainingProgress
 from dynlearn.training import TrainedModel, split_dataset, train
 from dynlearn_services.columns import describe_columns
+from dynlearn_services.remote_group import remote_groups
 
 TRAINING_FILE = "training.json"
 _CHECKPOINT = "checkpoint.safetensors"
@@ -56,14 +59,18 @@ def run_training(
     store = EpisodeStore.open(home.dataset(config.dataset))
     checkpoint = run / _CHECKPOINT
     _check_resumption(config, checkpoint)
-    with _tensorboard(run) as log, _stop_on_signals() as should_stop:
+    with (
+        _tensorboard(run) as log,
+        _stop_on_signals() as should_stop,
+        _groups(config) as (local, make_group),
+    ):
 
         def report(progress: TrainingProgress) -> None:
             log(progress)
             on_progress(progress)
 
         try:
-            trained = train(config, store, checkpoint, report, should_stop)
+            trained = train(local, store, checkpoint, report, should_stop, make_group)
         except NumericalFailure:
             # There is nothing to go on with: the mend is another configuration.
             checkpoint.unlink(missing_ok=True)
@@ -75,6 +82,17 @@ def run_training(
     published = _publish(config, home, store, trained)
     checkpoint.unlink()
     return published
+
+
+@contextmanager
+def _groups(config: TrainConfig) -> Iterator[tuple[TrainConfig, GroupFactory]]:
+    """Give the configuration of this process's part, and what makes the groups of members."""
+    if config.workers == 1:
+        yield config, MemberGroup
+        return
+    with remote_groups(config) as make_group:
+        # The workers have the devices; here the ensemble is only gathered.
+        yield config.model_copy(update={"device": "cpu"}), make_group
 
 
 def _check_resumption(config: TrainConfig, checkpoint: Path) -> None:
@@ -104,8 +122,8 @@ def _publish(
         "environment": header.environment,
         "dataset": config.dataset,
         "dataset checksum": header.checksum,
-        "objective": config.objective
-        + (f", β = {config.beta:g}" if config.objective == "beta_nll" else ""),
+        "objective": _describe_objective(config),
+        "covariance": config.covariance,
         "updates": trained.updates,
         "trained on": f"{len(split.train)} episodes",
         "seed": config.seed,
@@ -136,6 +154,24 @@ def _publish(
     return Registry(home.models).publish(config.model, write), evaluation.metrics
 
 
+def _describe_objective(config: TrainConfig) -> str:
+    """Return the objective with the options that shape it, in a line."""
+    words: list[str] = [config.objective]
+    beta = getattr(make_objective(config), "beta", None)
+    if config.objective == "trustable":
+        words += [f"fitted in {config.regression_metric}", f"step {config.natural_step:g}"]
+    if beta is not None:
+        words.append(f"β = {beta:g}")
+    if config.objective in ("trustable", "trust_region_nll"):
+        bounds = {"mean": config.mean_bound, "covariance": config.covariance_bound}
+        words += [
+            f"{config.trust_region} bound of the {part} {bound:g}"
+            for part, bound in bounds.items()
+            if bound is not None
+        ]
+    return ", ".join(words)
+
+
 def read_training(folder: Path) -> tuple[TrainConfig, dict[str, JsonValue]]:
     """Return the configuration that a published model was trained with, and how it was made.
 
@@ -163,14 +199,15 @@ def _tensorboard(folder: Path) -> Iterator[Callable[[TrainingProgress], None]]:
         if not writers:
             writers.append(SummaryWriter(str(folder / "tensorboard")))
         writer, step = writers[0], progress.update
-        writer.add_scalar("train/nll", progress.train_nll, step)
-        writer.add_scalar("train/rmse", progress.train_rmse, step)
         writer.add_scalar("train/updates_per_s", progress.updates_per_s, step)
-        for member, (nll, rmse) in enumerate(
-            zip(progress.validation_nll, progress.validation_rmse, strict=True)
+        for tag, values in (
+            ("train/nll", progress.train_nll),
+            ("train/rmse", progress.train_rmse),
+            ("validation/nll", progress.validation_nll),
+            ("validation/rmse", progress.validation_rmse),
         ):
-            writer.add_scalar(f"validation/nll/member_{member}", nll, step)
-            writer.add_scalar(f"validation/rmse/member_{member}", rmse, step)
+            for member, value in enumerate(values):
+                writer.add_scalar(f"{tag}/member_{member}", value, step)
 
     try:
         yield log

@@ -75,9 +75,40 @@ def make_model() -> MakeModel:
     return _model
 
 
+def _plain_covariance(
+    spec: ModelSpec, raw: NDArray[np.float64], residual: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the covariance that a head's raw outputs stand for, by its formula."""
+
+    def positive(
+        raw: NDArray[np.float64], least: float, most: float, at_zero: float = 1.0
+    ) -> NDArray[np.float64]:
+        offset = np.log(np.expm1(at_zero - least))
+        return np.clip(np.logaddexp(0, raw + offset) + least, least, most)
+
+    size = len(spec.target_columns)
+    if spec.head == "mean":
+        return np.diag(residual)
+    if spec.head == "variance":
+        return np.diag(positive(raw, 1e-8, 100))
+    if spec.head == "std":
+        return np.diag(positive(raw, 1e-4, 100) ** 2)
+    if spec.head == "scale_tril":
+        deviation = positive(raw[:size], 1e-4, 100)
+        factor = np.diag(deviation)
+        # Row after row below the diagonal, in units of the row's deviation.
+        places = [(row, column) for row in range(size) for column in range(row)]
+        for (row, column), value in zip(places, raw[size:], strict=True):
+            factor[row, column] = deviation[row] * value
+        return factor @ factor.T
+    concentration = np.minimum(np.logaddexp(0, raw[:size]) + 1.001, 1000)
+    rate = positive(raw[size : 2 * size], 1e-11, 999_000, np.log(2) + 0.001)
+    return np.diag(rate / (concentration - 1))
+
+
 @pytest.fixture(scope="session")
 def reference() -> Callable[..., tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Return one member's mean and variance of one row, by plain NumPy in float64."""
+    """Return one member's mean and covariance of one row, by plain NumPy in float64."""
 
     def predict(
         model: DynamicsModel, member: int, observation: Any, action: Any
@@ -85,32 +116,35 @@ def reference() -> Callable[..., tuple[NDArray[np.float64], NDArray[np.float64]]
         state = {name: t.double().numpy() for name, t in model.state_dict().items()}
         spec = model.spec
         observation = np.asarray(observation, dtype=np.float64)
-        features = np.concatenate([observation[list(spec.observation_columns)], action])
-        features = (features - state["input_scaler.mean"]) / state["input_scaler.std"]
+        inputs = np.concatenate([observation[list(spec.observation_columns)], action])
+        inputs = (inputs - state["input_scaler.mean"]) / state["input_scaler.std"]
         activate = {
             "relu": lambda x: np.maximum(x, 0),
             "tanh": np.tanh,
             "silu": lambda x: x / (1 + np.exp(-x)),
         }[spec.activation]
 
-        def linear(layer: str, features: NDArray[np.float64]) -> NDArray[np.float64]:
-            weight, bias = (state[f"network.{layer}.{part}"][member] for part in ("weight", "bias"))
-            return features @ weight + bias[0]
+        def perceptron(index: int) -> NDArray[np.float64]:
+            features = inputs
+            for layer in range(len(spec.hidden) + 1):
+                name = f"network.perceptrons.{index}.{layer}"
+                features = activate(features) if layer else features
+                weight, bias = (state[f"{name}.{part}"][member] for part in ("weight", "bias"))
+                features = features @ weight + bias[0]
+            return features
 
-        for layer in range(len(spec.hidden)):
-            features = activate(linear(f"trunk.{layer}", features))
-        raw = linear("head", features)
+        raw = perceptron(0)
+        if spec.separate_networks and spec.head != "mean":
+            raw = np.concatenate([raw, perceptron(1)])
         size = len(spec.target_columns)
-        variance = state["network.residual_variance"][member, 0]
-        if spec.learned_variance:
-            offset = np.log(np.expm1(1 - 1e-8))
-            variance = np.clip(np.logaddexp(0, raw[size:] + offset) + 1e-8, 1e-8, 100)
+        residual = state["network.residual_variance"][member, 0]
+        covariance = _plain_covariance(spec, raw[size:], residual)
         std = state["target_scaler.std"]
         mean = raw[:size] * std + state["target_scaler.mean"]
         for place, column in enumerate(spec.target_columns):
             if column not in spec.absolute_columns:
                 mean[place] += observation[column]
-        return mean, variance * std**2
+        return mean, covariance * np.outer(std, std)
 
     return predict
 

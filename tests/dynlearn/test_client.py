@@ -28,7 +28,7 @@ from dynlearn_services.server import running_server
 BOX = BoxSpace(low=(-1, -1), high=(1, 1))
 
 
-def make_model(action_space, targets):
+def make_model(action_space, targets, head="variance"):
     """Four observation columns in, ``targets`` of them out, three members, random weights."""
     spec = ModelSpec(
         observation_space=ObservationSpace(observation=BoxSpace(low=(-1,) * 4, high=(1,) * 4)),
@@ -37,9 +37,11 @@ def make_model(action_space, targets):
         target_columns=targets,
         members=3,
         hidden=(16, 16),
+        head=head,
     )
     model = DynamicsModel(spec)
-    model.network.initialize("lecun_uniform", torch.Generator().manual_seed(0))
+    generators = [torch.Generator().manual_seed(member) for member in range(3)]
+    model.network.initialize("lecun_uniform", generators)
     with torch.no_grad():
         model.target_scaler.std.copy_(torch.linspace(0.1, 0.5, len(targets)))
         model.target_scaler.mean.fill_(0.05)
@@ -50,6 +52,7 @@ MODELS = {
     "arm": make_model(BOX, (0, 1, 2, 3)),
     "walk": make_model(DiscreteSpace(n=3, start=-1), (0, 1, 2, 3)),
     "object": make_model(BOX, (2, 1)),
+    "full": make_model(BOX, (0, 1, 2, 3), "scale_tril"),
 }
 
 
@@ -67,9 +70,10 @@ def urls(tmp_path_factory):
         serving("arm") as arm,
         serving("walk") as walk,
         serving("object") as object_,
+        serving("full") as full,
         serving("arm", max_rows=10) as small,
     ):
-        yield {"arm": arm, "walk": walk, "object": object_, "small": small}
+        yield {"arm": arm, "walk": walk, "object": object_, "full": full, "small": small}
 
 
 @pytest.fixture
@@ -94,6 +98,12 @@ def test_spec(client, urls):
         assert not other.spec.full_state
 
 
+def test_the_spec_tells_variances_from_full_covariances(client, urls):
+    assert client.spec.covariance == "diagonal"
+    with DynamicsClient(urls["full"], "full") as other:
+        assert other.spec.covariance == "full"
+
+
 EVERYTHING = (
     "mean",
     "variance",
@@ -102,17 +112,37 @@ EVERYTHING = (
     "epistemic",
     "member_means",
     "member_variances",
+    "member_scale_trils",
 )
 
 
-@pytest.mark.parametrize("version", [None, "1"])
-def test_fetched_outputs_are_those_of_the_model(urls, rows, version):
-    expected = MODELS["arm"].predict(*rows)
-    with DynamicsClient(urls["arm"], "arm", version) as client:
+@pytest.mark.parametrize(("name", "version"), [("arm", None), ("arm", "1"), ("full", None)])
+def test_fetched_outputs_are_those_of_the_model(urls, rows, name, version):
+    expected = MODELS[name].predict(*rows)
+    with DynamicsClient(urls[name], name, version) as client:
         prediction = client.predict(*rows, outputs=EVERYTHING)
     for name in EVERYTHING:
         np.testing.assert_array_equal(getattr(prediction, name), getattr(expected, name))
     assert prediction.model_version == "1"
+
+
+@pytest.mark.parametrize("name", ["arm", "full"])
+def test_the_members_factors_hold_all_their_moments(urls, rows, name):
+    with DynamicsClient(urls[name], name) as client:
+        found = client.predict(*rows, outputs=EVERYTHING)
+    factors, means = found.member_scale_trils, found.member_means
+    assert factors.shape == (3, 6, 4, 4)
+    assert (np.triu(factors, 1) == 0).all()
+    assert (np.tril(factors, -1) != 0).any() == (name == "full")
+    covariances = factors @ factors.swapaxes(-1, -2)
+    variances = np.diagonal(covariances, axis1=-2, axis2=-1)
+    np.testing.assert_allclose(variances, found.member_variances, rtol=1e-5)
+    np.testing.assert_allclose(covariances.mean(0), found.aleatoric, rtol=1e-5, atol=1e-8)
+    between = np.einsum("ebi,ebj->bij", means - found.mean, means - found.mean) / 3
+    np.testing.assert_allclose(between, found.epistemic, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(
+        found.covariance, found.aleatoric + found.epistemic, rtol=1e-5, atol=1e-8
+    )
 
 
 def test_default_outputs_hold_what_the_rest_follows_from(client, rows):
@@ -256,7 +286,7 @@ def test_answers_of_other_servers(answering, status, body, kind):
 
 
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "expectation"])
-@pytest.mark.parametrize("name", ["arm", "walk"])
+@pytest.mark.parametrize("name", ["arm", "walk", "full"])
 def test_remote_rollouts_are_the_local_ones(urls, name, propagation):
     model = MODELS[name]
     draws = torch.Generator().manual_seed(1)
@@ -272,6 +302,41 @@ def test_remote_rollouts_are_the_local_ones(urls, name, propagation):
             for dynamics in (RemoteDynamics(client), model)
         )
     torch.testing.assert_close(remote.particles, local.particles, rtol=1e-4, atol=1e-5)
+
+
+def test_remote_steps_are_correlated_as_the_members_are(urls):
+    """Ten thousand draws of one row of one member, against the member's own covariance."""
+    draws = torch.Generator().manual_seed(3)
+    observation, action = torch.randn(1, 4, generator=draws), torch.randn(1, 2, generator=draws)
+    noise = torch.randn(10_000, 4, generator=draws)
+    member = torch.full((10_000,), 1)
+    with DynamicsClient(urls["full"], "full") as client:
+        found = RemoteDynamics(client).step(
+            observation.expand(10_000, -1), action.expand(10_000, -1), member, noise
+        )
+    members = MODELS["full"].predict(observation, action).members
+    expected = members.covariance[1, 0]
+    scale = expected.diagonal().sqrt()
+    torch.testing.assert_close(
+        found.T.cov() / scale.outer(scale), expected / scale.outer(scale), rtol=0, atol=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "fetched"), [("arm", {"mean", "variance"}), ("full", {"mean", "member_scale_trils"})]
+)
+def test_factors_travel_only_where_they_say_more_than_variances(urls, name, fetched, monkeypatch):
+    with DynamicsClient(urls[name], name) as client:
+        dynamics = RemoteDynamics(client)
+        answers = []
+        predict = client.predict
+        monkeypatch.setattr(
+            client, "predict", lambda *args: answers.append(predict(*args)) or answers[-1]
+        )
+        member = torch.zeros(2, dtype=torch.int64)
+        dynamics.step(torch.zeros(2, 4), torch.zeros(2, 2), member, torch.zeros(2, 4))
+        dynamics.step(torch.zeros(2, 4), torch.zeros(2, 2), member, None)
+    assert [set(answer.arrays) for answer in answers] == [fetched, {"mean"}]
 
 
 def test_a_step_without_noise_is_the_member_s_mean(urls):

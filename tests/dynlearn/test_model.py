@@ -29,7 +29,15 @@ SPECS: dict[str, dict[str, Any]] = {
     "absolute and some targets": {"target_columns": (2, 1), "absolute_columns": (2,)},
     "some inputs": {"observation_columns": (2,)},
     "inputs in another order": {"observation_columns": (2, 0, 1)},
-    "constant variance": {"learned_variance": False},
+    "constant variance": {"head": "mean"},
+    "standard deviations": {"head": "std"},
+    "full covariance": {"head": "scale_tril"},
+    "full covariance of some": {"head": "scale_tril", "target_columns": (2, 0)},
+    "student_t": {"head": "student_t"},
+    "student_t with a prior": {"head": "student_t", "prior_components": 4},
+    "separate networks": {"separate_networks": True},
+    "separate networks, full": {"separate_networks": True, "head": "scale_tril", "hidden": (8,)},
+    "separate networks, one to have": {"separate_networks": True, "head": "mean"},
 }
 
 
@@ -50,13 +58,33 @@ def test_predict_is_the_plain_formula(
     assert prediction.member_means.shape == (model.members, 5, size)
     for member in range(model.members):
         for row in range(5):
-            mean, variance = reference(model, member, observation[row], action[row])
+            mean, covariance = reference(model, member, observation[row], action[row])
             np.testing.assert_allclose(
                 prediction.member_means[member, row], mean, rtol=1e-4, atol=1e-5
             )
             np.testing.assert_allclose(
-                prediction.member_variances[member, row], variance, rtol=1e-4
+                prediction.member_variances[member, row], np.diag(covariance), rtol=1e-4
             )
+            np.testing.assert_allclose(
+                prediction.members.covariance[member, row], covariance, rtol=1e-3, atol=1e-5
+            )
+
+
+def test_a_full_covariance_in_original_units_by_hand(make_model: MakeModel) -> None:
+    """Entry i, j of the standardised covariance times the scales i and j."""
+    model = make_model(head="scale_tril", members=1, hidden=(), target_columns=(0, 2))
+    with torch.no_grad():
+        layer = model.network.perceptrons[0][0]
+        layer.weight.zero_()
+        # Means 1 and -1; a factor of ones on the diagonal and 0.5 below.
+        layer.bias.copy_(torch.tensor([1.0, -1.0, 0.0, 0.0, 0.5]))
+        model.target_scaler.std.copy_(torch.tensor([10.0, 0.1]))
+        model.target_scaler.mean.copy_(torch.tensor([3.0, 4.0]))
+    prediction = model.predict([[7.0, 8.0, 9.0]], [[0.0, 0.0]])
+    torch.testing.assert_close(prediction.mean, torch.tensor([[7 + 3 + 10.0, 9 + 4 - 0.1]]))
+    expected = torch.tensor([[[100.0, 0.5], [0.5, 0.0125]]])
+    torch.testing.assert_close(prediction.covariance, expected)
+    torch.testing.assert_close(prediction.aleatoric, expected)
 
 
 def test_an_untrained_member_of_zeros_predicts_no_change(make_model: MakeModel) -> None:
@@ -179,8 +207,9 @@ def test_step_gives_each_row_its_member(
     torch.testing.assert_close(found, means, rtol=1e-5, atol=1e-6)
     noise = torch.randn(means.shape, generator=torch.Generator().manual_seed(0))
     found = model.step(observation, action, torch.tensor(member), noise)
-    stds = prediction.member_variances[member, rows].sqrt()
-    torch.testing.assert_close(found, means + stds * noise, rtol=1e-5, atol=1e-5)
+    roots = torch.linalg.cholesky(prediction.members.covariance[member, rows])
+    spread = (roots @ noise.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(found, means + spread, rtol=1e-4, atol=1e-4)
     found = model.step(observation, action, None, None)
     torch.testing.assert_close(found, prediction.mean)
 
@@ -197,8 +226,10 @@ def test_a_sample_names_its_members_and_follows_from_the_seed(make_model: MakeMo
     assert set(member.tolist()) == {0, 1, 2}
 
 
-def test_samples_have_the_moments_of_the_mixture(make_model: MakeModel) -> None:
-    model = make_model()
+@pytest.mark.parametrize("head", ["variance", "scale_tril", "student_t"])
+def test_samples_have_the_moments_of_the_mixture(make_model: MakeModel, head: str) -> None:
+    """Those of a Student's t are the matching Gaussian's."""
+    model = make_model(head=head)
     observation, action = (np.repeat(part, 200_000, 0) for part in _rows(1))
     prediction = model.predict(observation[:1], action[:1])
     values, _ = model.sample(observation, action, seed=0)
@@ -236,19 +267,20 @@ def test_the_same_model_makes_the_same_files(make_model: MakeModel, tmp_path: Pa
     assert contents[0] == contents[1]
 
 
-@pytest.mark.parametrize("learned_variance", [True, False])
+@pytest.mark.parametrize("head", ["variance", "mean", "scale_tril", "student_t"])
 def test_a_subset_predicts_as_its_members_and_can_be_loaded(
-    make_model: MakeModel, learned_variance: bool, tmp_path: Path
+    make_model: MakeModel, head: str, tmp_path: Path
 ) -> None:
     """mbrl-lib's load fails after elite selection."""
-    model = make_model(members=5, learned_variance=learned_variance)
+    model = make_model(members=5, head=head)
     elites = model.subset([3, 0])
     elites.save(tmp_path)
     loaded = DynamicsModel.load(tmp_path)
     assert loaded.members == 2
     whole, part = (m.predict(*_rows(4)) for m in (model, loaded))
     assert torch.allclose(part.member_means, whole.member_means[[3, 0]], atol=1e-6)
-    assert torch.allclose(part.member_variances, whole.member_variances[[3, 0]])
+    covariance = whole.members.covariance[[3, 0]]
+    assert torch.allclose(part.members.covariance, covariance, atol=1e-5)
 
 
 def test_there_is_no_model(tmp_path: Path) -> None:
@@ -280,10 +312,10 @@ def test_missing_weights_are_not_found(make_model: MakeModel, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "change",
     [
-        lambda tensors: tensors.pop("network.head.bias"),
+        lambda tensors: tensors.pop("network.perceptrons.0.2.bias"),
         lambda tensors: tensors.update(extra=torch.zeros(1)),
-        lambda tensors: tensors.update({"network.head.bias": torch.zeros(3, 1, 5)}),
-        lambda tensors: tensors["network.head.weight"].fill_(torch.nan),
+        lambda tensors: tensors.update({"network.perceptrons.0.2.bias": torch.zeros(3, 1, 5)}),
+        lambda tensors: tensors["network.perceptrons.0.2.weight"].fill_(torch.nan),
     ],
     ids=["missing", "extra", "other shape", "not finite"],
 )
@@ -313,6 +345,11 @@ def test_altered_weights_are_refused(
         {"observation_columns": [-1]},
         {"absolute_columns": [5]},
         {"activation": "sin"},
+        {"head": "softplus"},
+        {"head": "scale_tril"},
+        {"head": "student_t", "prior_components": -1},
+        {"head": "student_t", "prior_components": 10**9},
+        {"separate_networks": True},
         {"unknown": 1},
         {"action_space": {"kind": "box", "low": [0, 0], "high": [1]}},
     ],
@@ -350,15 +387,16 @@ def test_columns_that_are_not_there_are_named(make_spec: Callable[..., ModelSpec
         make_spec(target_columns=(0,), absolute_columns=(1,))
 
 
-def test_a_named_member_answers_its_row_alone(make_model: MakeModel) -> None:
-    model = make_model()
+@pytest.mark.parametrize("head", ["variance", "scale_tril"])
+def test_a_named_member_answers_its_row_alone(make_model: MakeModel, head: str) -> None:
+    model = make_model(head=head)
     observation, action = torch.randn(7, 3), torch.randn(7, 2)
     member = torch.tensor([2, 0, 2, 1, 1, 2, 0])
     one = model.predict(observation, action, member)
     every = model.predict(observation, action)
     rows = torch.arange(7)
     torch.testing.assert_close(one.mean, every.member_means[member, rows])
-    torch.testing.assert_close(one.variance, every.member_variances[member, rows])
+    torch.testing.assert_close(one.covariance, every.members.covariance[member, rows])
     assert one.epistemic.abs().max() == 0
 
 

@@ -1,17 +1,22 @@
 import math
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from torch import Tensor
 
-from dynlearn.networks import EnsembleLinear, EnsembleNetwork, standardised_variance
+from dynlearn.heads import Head
+from dynlearn.networks import EnsembleLinear, EnsembleNetwork
+
+KINDS = ["mean", "variance", "std", "scale_tril", "student_t"]
 
 
-def _network(learned_variance: bool = True, **options: object) -> EnsembleNetwork:
-    network = EnsembleNetwork(3, 4, (6, 5), 2, learned_variance=learned_variance, **options)
-    network.initialize("xavier_uniform", torch.Generator().manual_seed(0))
+def _generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _network(kind: str = "variance", **options: object) -> EnsembleNetwork:
+    network = EnsembleNetwork(3, 4, (6, 5), Head(kind, 2), **options)
+    network.initialize("xavier_uniform", _generators(0, 1, 2))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)
@@ -23,46 +28,12 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def test_a_raw_output_of_zero_is_unit_variance() -> None:
-    raw = torch.zeros(1, dtype=torch.float64)
-    torch.testing.assert_close(standardised_variance(raw), torch.ones_like(raw), rtol=0, atol=1e-12)
-
-
-@given(raw=st.floats(-1e6, 1e6))
-def test_variance_stays_within_its_bounds_and_its_gradient_finite(raw: float) -> None:
-    for dtype in (torch.float32, torch.float64):
-        leaf = torch.tensor(raw, dtype=dtype, requires_grad=True)
-        variance = standardised_variance(leaf)
-        variance.backward()
-        assert torch.tensor(1e-8, dtype=dtype) <= variance <= 100
-        assert leaf.grad is not None
-        assert 0 <= leaf.grad <= 1
-
-
-@given(raw=st.floats(-15, 90))
-def test_variance_is_the_formula_and_its_gradient_the_finite_difference(raw: float) -> None:
-    def plain(x: float) -> float:
-        return float(np.logaddexp(0, x + math.log(math.expm1(1 - 1e-8)))) + 1e-8
-
-    leaf = torch.tensor(raw, dtype=torch.float64, requires_grad=True)
-    variance = standardised_variance(leaf)
-    variance.backward()
-    assert float(variance.detach()) == pytest.approx(plain(raw), rel=1e-8)
-    step = 1e-5
-    slope = (plain(raw + step) - plain(raw - step)) / (2 * step)
-    assert float(leaf.grad) == pytest.approx(slope, rel=1e-4)
-
-
-def test_the_bound_from_above_kills_the_gradient() -> None:
-    leaf = torch.tensor([101.0], requires_grad=True)
-    standardised_variance(leaf).backward()
-    assert leaf.grad.tolist() == [0.0]
-
-
 @pytest.mark.parametrize("activation", ["relu", "tanh", "silu"])
-@pytest.mark.parametrize("learned_variance", [True, False])
-def test_forward_is_a_loop_over_members(activation: str, learned_variance: bool) -> None:
-    network = _network(learned_variance, activation=activation)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("separate", [False, True])
+def test_forward_is_a_loop_over_members(activation: str, kind: str, separate: bool) -> None:
+    network = _network(kind, activation=activation, separate=separate)
+    assert len(network.perceptrons) == (2 if separate and kind != "mean" else 1)
     network.residual_variance.copy_(torch.arange(1.0, 7.0).view(3, 1, 2))
     own = torch.randn(3, 7, 4)
     activate = {
@@ -74,38 +45,54 @@ def test_forward_is_a_loop_over_members(activation: str, learned_variance: bool)
         found = network(inputs)
         assert found.mean.shape == found.variance.shape == (3, 7, 2)
         for member in range(3):
-            features = own[member] if inputs is own else own[0]
-            for layer in network.trunk:
-                features = activate(features @ layer.weight[member] + layer.bias[member])
-            raw = features @ network.head.weight[member] + network.head.bias[member]
-            torch.testing.assert_close(found.mean[member], raw[:, :2])
-            variance = (
-                standardised_variance(raw[:, 2:])
-                if learned_variance
-                else network.residual_variance[member].expand(7, 2)
+            outputs = []
+            for perceptron in network.perceptrons:
+                features = own[member] if inputs is own else own[0]
+                *hidden, last = perceptron
+                for layer in hidden:
+                    features = activate(features @ layer.weight[member] + layer.bias[member])
+                outputs.append(features @ last.weight[member] + last.bias[member])
+            mean, raw = torch.cat(outputs, 1).split((2, sum(network.head.blocks[1:])), 1)
+            torch.testing.assert_close(found.mean[member], mean)
+            expected = (
+                torch.diag_embed(network.residual_variance[member].expand(7, 2))
+                if kind == "mean"
+                else network.head.distribution(mean, raw).covariance
             )
-            torch.testing.assert_close(found.variance[member], variance)
+            torch.testing.assert_close(found.covariance[member], expected)
 
 
-@pytest.mark.parametrize("learned_variance", [True, False])
-def test_a_members_gradient_touches_no_other_member(learned_variance: bool) -> None:
-    network = _network(learned_variance)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_members_gradient_touches_no_other_member(kind: str, separate: bool) -> None:
+    network = _network(kind, separate=separate)
     prediction = network(torch.randn(3, 7, 4))
-    (prediction.mean[1].sum() + prediction.variance[1].sum()).backward()
+    (prediction.mean[1].sum() + prediction.covariance[1].sum()).backward()
     for parameter in network.parameters():
         assert parameter.grad[[0, 2]].count_nonzero() == 0
         assert parameter.grad[1].count_nonzero() > 0
 
 
-def test_gradients_are_finite_differences() -> None:
-    network = _network(activation="tanh").double()
+@pytest.mark.parametrize("separate", [False, True])
+def test_separate_networks_share_no_weight(separate: bool) -> None:
+    network = _network(separate=separate)
+    network(torch.randn(3, 7, 4)).variance.sum().backward()
+    first_of_the_mean = network.perceptrons[0][0].weight
+    assert bool(first_of_the_mean.grad.any()) != separate
+    network(torch.randn(3, 7, 4)).mean.sum().backward()
+    assert first_of_the_mean.grad.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_finite_differences(kind: str) -> None:
+    network = _network(kind, activation="tanh", separate=True).double()
     inputs = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
 
-    def outputs(inputs: torch.Tensor, *parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def outputs(inputs: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         names = [name for name, _ in network.named_parameters()]
         given = dict(zip(names, parameters, strict=True))
-        gaussian = torch.func.functional_call(network, given, (inputs,))
-        return gaussian.mean, gaussian.variance
+        distribution = torch.func.functional_call(network, given, (inputs,))
+        return distribution.mean, distribution.covariance
 
     assert torch.autograd.gradcheck(outputs, (inputs, *network.parameters()), fast_mode=True)
 
@@ -113,18 +100,20 @@ def test_gradients_are_finite_differences() -> None:
 @pytest.mark.parametrize(
     ("kind", "blocks", "bound"),
     [
-        ("xavier_uniform", 1, math.sqrt(6 / (50 + 40))),
+        ("xavier_uniform", (40,), math.sqrt(6 / (50 + 40))),
         # Mean and variance are two maps to 20 outputs each, not one to 40.
-        ("xavier_uniform", 2, math.sqrt(6 / (50 + 20))),
-        ("lecun_uniform", 1, math.sqrt(3 / 50)),
-        ("lecun_uniform", 2, math.sqrt(3 / 50)),
+        ("xavier_uniform", (20, 20), math.sqrt(6 / (50 + 20))),
+        ("lecun_uniform", (40,), math.sqrt(3 / 50)),
+        ("lecun_uniform", (20, 20), math.sqrt(3 / 50)),
     ],
 )
-def test_initial_weights_are_uniform_within_the_bound(kind: str, blocks: int, bound: float) -> None:
-    layer = EnsembleLinear(4, 50, 40)
+def test_initial_weights_are_uniform_within_the_bound(
+    kind: str, blocks: tuple[int, ...], bound: float
+) -> None:
+    layer = EnsembleLinear(4, 50, blocks)
     with torch.no_grad():
         layer.bias.fill_(1)
-    layer.initialize(kind, torch.Generator().manual_seed(0), blocks)
+    layer.initialize(kind, _generators(0, 1, 2, 3))
     assert layer.bias.count_nonzero() == 0
     for weight in layer.weight.detach():
         assert 0.99 * bound < weight.abs().max() <= bound
@@ -132,8 +121,16 @@ def test_initial_weights_are_uniform_within_the_bound(kind: str, blocks: int, bo
         assert float(weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
+def test_every_block_has_a_bound_of_its_own() -> None:
+    layer = EnsembleLinear(1, 50, (20, 200))
+    layer.initialize("xavier_uniform", _generators(0))
+    narrow, wide = layer.weight.detach().abs().split((20, 200), 2)
+    assert 0.99 * math.sqrt(6 / 70) < narrow.max() <= math.sqrt(6 / 70)
+    assert 0.99 * math.sqrt(6 / 250) < wide.max() <= math.sqrt(6 / 250)
+
+
 def test_initial_weights_follow_from_the_generator_and_differ_between_members() -> None:
-    first, again, other = (_untouched(seed) for seed in (1, 1, 2))
+    first, again, other = (_untouched(*seeds) for seeds in ((1, 2, 3), (1, 2, 3), (4, 5, 6)))
     for name, tensor in first.named_parameters():
         assert torch.equal(tensor, again.get_parameter(name))
         if name.endswith("weight"):
@@ -141,20 +138,36 @@ def test_initial_weights_follow_from_the_generator_and_differ_between_members() 
             assert not torch.equal(tensor[0], tensor[1])
 
 
-def _untouched(seed: int) -> EnsembleNetwork:
-    network = EnsembleNetwork(3, 4, (6, 5), 2)
-    network.initialize("lecun_uniform", torch.Generator().manual_seed(seed))
+def test_a_members_initial_weights_follow_from_its_own_generator() -> None:
+    """So that members can be trained apart."""
+    whole, part = _untouched(1, 2, 3), _untouched(3, 1)
+    for name, tensor in whole.named_parameters():
+        assert torch.equal(tensor[[2, 0]], part.get_parameter(name))
+
+
+def _untouched(*seeds: int) -> EnsembleNetwork:
+    network = EnsembleNetwork(len(seeds), 4, (6, 5), Head("variance", 2), separate=True)
+    network.initialize("lecun_uniform", _generators(*seeds))
     return network
 
 
+def test_weights_of_float64_are_drawn_alike() -> None:
+    single, double = EnsembleLinear(2, 5, (4,)), EnsembleLinear(2, 5, (4,)).double()
+    for layer in (single, double):
+        layer.initialize("lecun_uniform", _generators(0, 1))
+    assert torch.equal(single.weight, double.weight.float())
+    assert not torch.equal(single.weight.double(), double.weight)
+
+
 def test_the_head_is_initialised_as_two_maps() -> None:
-    network = EnsembleNetwork(1, 4, (50,), 20)
-    network.initialize("xavier_uniform", torch.Generator().manual_seed(0))
-    assert network.head.weight.abs().max() > math.sqrt(6 / (50 + 40))
+    network = EnsembleNetwork(1, 4, (50,), Head("variance", 20))
+    network.initialize("xavier_uniform", _generators(0))
+    assert network.perceptrons[0][-1].weight.abs().max() > math.sqrt(6 / (50 + 40))
 
 
 def test_no_hidden_layer_is_a_linear_map() -> None:
-    network = EnsembleNetwork(2, 3, (), 1, learned_variance=False)
-    network.initialize("lecun_uniform", torch.Generator().manual_seed(0))
+    network = EnsembleNetwork(2, 3, (), Head("mean", 1))
+    network.initialize("lecun_uniform", _generators(0, 1))
     inputs = torch.randn(5, 3)
-    torch.testing.assert_close(network(inputs).mean[1], inputs @ network.head.weight[1])
+    weight = network.perceptrons[0][0].weight[1]
+    torch.testing.assert_close(network(inputs).mean[1], inputs @ weight)

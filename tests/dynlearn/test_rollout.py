@@ -66,14 +66,16 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf"])
 @pytest.mark.parametrize("particles", [1, 3, 5])
+@pytest.mark.parametrize("head", ["variance", "scale_tril"])
 def test_a_rollout_is_a_plain_loop(
     make_model: MakeModel,
     reference: Callable[..., tuple[np.ndarray, np.ndarray]],
     propagation: Propagation,
     particles: int,
+    head: str,
 ) -> None:
     starts, candidates, horizon = 2, 3, 4
-    model = make_model(absolute_columns=(1,))
+    model = make_model(absolute_columns=(1,), head=head)
     recorder = Recorder(model)
     observation, actions = _random(starts, 3), _random(starts, candidates, horizon, 2, seed=1)
     found = rollout(recorder, observation, actions, particles, propagation, _generator()).particles
@@ -82,10 +84,10 @@ def test_a_rollout_is_a_plain_loop(
         state = observation[start].double().numpy()
         for step in range(horizon):
             member, noise = recorder.asked[step]
-            mean, variance = reference(
+            mean, covariance = reference(
                 model, int(member[row]), state, actions[start, candidate, step].numpy()
             )
-            state = mean + np.sqrt(variance) * noise[row].numpy()
+            state = mean + np.linalg.cholesky(covariance) @ noise[row].numpy()
             np.testing.assert_allclose(
                 found[start, candidate, particle, step], state, rtol=1e-3, atol=1e-3
             )

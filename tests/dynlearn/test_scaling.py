@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynlearn.gaussian import DiagonalGaussian, FullGaussian
 from dynlearn.scaling import Scaler
 
 exponents = st.floats(-8, 8)
@@ -20,8 +21,7 @@ def test_statistics_of_two_columns() -> None:
     assert scaler.mean.tolist() == [1.0, 30.0]
     assert scaler.std.tolist() == [1.0, 20.0]
     assert scaler.standardise(torch.tensor([[2.0, 10.0]])).tolist() == [[1.0, -1.0]]
-    assert scaler.restore_mean(torch.tensor([[1.0, -1.0]])).tolist() == [[2.0, 10.0]]
-    assert scaler.restore_variance(torch.tensor([[2.0, 2.0]])).tolist() == [[2.0, 800.0]]
+    assert scaler.restore(torch.tensor([[1.0, -1.0]])).tolist() == [[2.0, 10.0]]
 
 
 @given(
@@ -42,7 +42,7 @@ def test_every_scale_is_standardised_and_restored(
     slack = float(1e-6 * (1 + abs(offset)) / spread.min())
     np.testing.assert_allclose(standardised.mean(0), 0, atol=slack)
     np.testing.assert_allclose(standardised.std(0, correction=0), 1, rtol=1e-5)
-    np.testing.assert_allclose(scaler.restore_mean(standardised), values, rtol=1e-6)
+    np.testing.assert_allclose(scaler.restore(standardised), values, rtol=1e-6)
 
 
 @given(
@@ -55,7 +55,7 @@ def test_a_constant_column_or_a_single_sample_standardises_to_zero(
     scaler = _fitted(values)
     assert scaler.std.tolist() == [1.0]
     np.testing.assert_allclose(scaler.standardise(values), 0, atol=1e-6)
-    np.testing.assert_allclose(scaler.restore_mean(torch.zeros(1, 1)), constant, rtol=1e-6)
+    np.testing.assert_allclose(scaler.restore(torch.zeros(1, 1)), constant, rtol=1e-6)
 
 
 def test_rounding_of_a_constant_is_no_spread() -> None:
@@ -73,7 +73,11 @@ def test_the_smallest_variance_of_a_tiny_column_stays_above_zero(exponent: float
     values = 10.0**exponent * np.array([[-1.0], [1.0]])
     scaler = _fitted(values)
     assert scaler.standardise(torch.from_numpy(values)).isfinite().all()
-    assert scaler.restore_variance(torch.tensor([[1e-8]])) >= torch.finfo(torch.float32).tiny
+    zero, least = torch.zeros(1), torch.tensor([1e-8])
+    diagonal = DiagonalGaussian(zero, least).affine(scaler.std, zero)
+    assert diagonal.variance >= torch.finfo(torch.float32).tiny
+    full = FullGaussian(zero, least.sqrt().unsqueeze(0)).affine(scaler.std, zero)
+    assert full.variance >= torch.finfo(torch.float32).tiny
 
 
 def test_the_statistics_are_saved() -> None:

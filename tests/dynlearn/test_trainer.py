@@ -1,7 +1,7 @@
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,16 +13,24 @@ from scipy import stats
 from torch import Tensor
 
 from dynlearn.checkpoint import load_state, save_state
-from dynlearn.config import TrainConfig
+from dynlearn.config import ObjectiveName, TrainConfig
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
 from dynlearn.model import DynamicsModel, ModelSpec
-from dynlearn.networks import standardised_variance
 from dynlearn.trainer import Trainer, TrainingProgress
 from dynlearn.training import model_spec
 from dynlearn.transitions import Transitions
 
+FULL = ["nll", "beta_nll", "trust_region_nll", "trustable"]
 MakeTransitions = Callable[..., Transitions]
 MakeTrainer = Callable[..., Trainer]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _ask_after_every_update() -> Iterator[None]:
+    """So that a test can stop a run anywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dynlearn.trainer._UPDATES_BETWEEN_LOOKS", 1)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -70,19 +78,52 @@ def _stop_after(updates: int) -> Callable[[], bool]:
     return lambda: next(left, None) is None
 
 
+def _spoil(trainer: Trainer, member: int) -> None:
+    """Give one member weights that no training mends."""
+    with torch.no_grad():
+        trainer.model.network.perceptrons[0][-1].weight[member] = math.nan
+
+
 # Members
 
 
-@pytest.mark.parametrize("objective", ["beta_nll", "nll", "mse"])
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def _plain_loss(objective: str, raw: Tensor, target: Tensor) -> Tensor:
+    """One member's loss of the last layer's outputs [B, any], by its formula."""
+    error, rest = raw[:, :3] - target, raw[:, 3:]
+
+    def positive(raw: Tensor, least: float) -> Tensor:
+        return torch.nn.functional.softplus(raw + math.log(math.expm1(1 - least))) + least
+
+    if objective == "mse":
+        return (error**2).mean()
+    if objective == "moment_matching":
+        return (error**2).mean() + (positive(rest, 1e-4) - error.detach().abs()).square().mean()
+    if objective == "full":
+        factor = torch.eye(3).repeat(len(raw), 1, 1)
+        factor[:, [1, 2, 2], [0, 0, 1]] = rest[:, 3:]
+        factor = positive(rest[:, :3], 1e-4).unsqueeze(-1) * factor
+        normal = torch.distributions.MultivariateNormal(raw[:, :3], scale_tril=factor)
+        return -normal.log_prob(target).mean()
+    variance = positive(rest, 1e-8)
+    beta = 0.5 if objective == "beta_nll" else 0.0
+    nll = 0.5 * (error**2 / variance + variance.log())
+    return (variance.detach() ** beta * nll).sum(1).mean()
+
+
+@pytest.mark.parametrize("objective", ["beta_nll", "nll", "mse", "moment_matching", "full"])
+@pytest.mark.parametrize(("schedule", "groups"), [("constant", 1), ("cosine", 1), ("cosine", 2)])
 def test_members_learn_what_each_would_learn_alone(
-    make_trainer: MakeTrainer, objective: str, schedule: str
+    make_trainer: MakeTrainer, objective: str, schedule: str, groups: int
 ) -> None:
     """Each is trained again by itself: plain layers, plain Adam, the formula, the same rows."""
-    trainer = make_trainer(objective=objective, schedule=schedule, patience=1000)
+    kind = {"objective": "nll", "covariance": "full"} if objective == "full" else {}
+    trainer = make_trainer(
+        **{"objective": objective, "schedule": schedule, "patience": 1000, **kind},
+        member_groups=groups,
+    )
     before = {name: t.detach().clone() for name, t in trainer.model.network.state_dict().items()}
-    inputs, targets = trainer.inputs.clone(), trainer.targets.clone()
-    orders = [trainer._epoch_order(epoch).clone() for epoch in range(3)]
+    data = trainer.groups[0].data
+    orders = [torch.cat([g._epoch_order(epoch) for g in trainer.groups]) for epoch in range(3)]
     trainer.run()
     last = _last_weights(trainer)
     for member in range(3):
@@ -92,59 +133,63 @@ def test_members_learn_what_each_would_learn_alone(
             start = update % 4 * 9
             rows = orders[update // 4][member, start : start + 9]
             first_weight, first_bias, head_weight, head_bias = parts
-            hidden = torch.nn.functional.silu(inputs[rows] @ first_weight + first_bias)
-            raw = hidden @ head_weight + head_bias
-            error = raw[:, :3] - targets[rows]
-            if objective == "mse":
-                loss = (error**2).mean()
-            else:
-                variance = standardised_variance(raw[:, 3:])
-                beta = 0.5 if objective == "beta_nll" else 0.0
-                nll = 0.5 * (error**2 / variance + variance.log())
-                loss = (variance.detach() ** beta * nll).sum(1).mean()
+            hidden = torch.nn.functional.silu(data.inputs[rows] @ first_weight + first_bias)
+            loss = _plain_loss(objective, hidden @ head_weight + head_bias, data.targets[rows])
             if schedule == "cosine":
                 optimizer.param_groups[0]["lr"] = 1e-2 * (1 + math.cos(math.pi * update / 12)) / 2
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        slots = trainer.optimizer.state_dict()["state"].values()
-        for name, part, slot in zip(last, parts, slots, strict=True):
+        states = [group.state() for group in trainer.groups]
+        for index, (name, part) in enumerate(zip(last, parts, strict=True)):
             torch.testing.assert_close(last[name][member], part.detach(), rtol=1e-4, atol=1e-5)
             # Adam hides the gradient's scale; its moments do not.
-            expected = optimizer.state[part]["exp_avg"]
-            torch.testing.assert_close(slot["exp_avg"][member], expected, rtol=1e-3, atol=1e-5)
+            for moment in ("exp_avg", "exp_avg_sq"):
+                found = torch.cat([state[f"optimizer.{index}.{moment}"] for state in states])
+                expected = optimizer.state[part][moment]
+                torch.testing.assert_close(found[member], expected, rtol=1e-3, atol=1e-5)
 
 
 def _last_weights(trainer: Trainer) -> dict[str, Tensor]:
     """Return the parameters of the last update, which `run` has replaced by the best ones."""
-    states = trainer.optimizer.state_dict()["state"]
-    assert all(float(slots["step"]) == trainer.update for slots in states.values())
+    assert all(group.update == trainer.update for group in trainer.groups)
     # With every validation better than the last, the best weights are the last ones.
     assert trainer.stopping.since_best.tolist() == [0, 0, 0]
-    names = ["trunk.0.weight", "trunk.0.bias", "head.weight", "head.bias"]
+    names = [f"perceptrons.0.{layer}.{part}" for layer in (0, 1) for part in ("weight", "bias")]
     return {name: trainer.model.network.get_parameter(name).detach() for name in names}
 
 
 def test_each_member_has_its_own_resample_and_order(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer()
+    (group,) = make_trainer(member_groups=1).groups
     for epoch in range(2):
-        order = trainer._epoch_order(epoch)
+        order = group._epoch_order(epoch)
         for member in range(3):
-            expected = trainer.resample[member].sort().values
+            expected = group.samples[member].sort().values
             assert torch.equal(order[member].sort().values, expected)
-    assert not torch.equal(trainer.resample[0].sort().values, trainer.resample[1].sort().values)
-    assert not torch.equal(trainer._epoch_order(0), trainer._epoch_order(1))
-    whole = make_trainer(bootstrap=False)
+    assert not torch.equal(group.samples[0].sort().values, group.samples[1].sort().values)
+    assert not torch.equal(group._epoch_order(0), group._epoch_order(1))
+    (whole,) = make_trainer(bootstrap=False, member_groups=1).groups
     every = torch.arange(36)
     assert all(torch.equal(order.sort().values, every) for order in whole._epoch_order(0))
     assert not torch.equal(whole._epoch_order(0)[0], whole._epoch_order(0)[1])
-    assert torch.equal(make_trainer(members=1).resample[0], every)
+    assert torch.equal(make_trainer(members=1).groups[0].samples[0], every)
 
 
-def test_a_member_that_diverges_takes_no_other_along(make_trainer: MakeTrainer) -> None:
-    healthy, sick = make_trainer(), make_trainer()
-    with torch.no_grad():
-        sick.model.network.head.weight[1] = math.nan
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"objective": name} for name in get_args(ObjectiveName)),
+        *({"objective": name, "covariance": "full"} for name in FULL),
+        {"objective": "trustable", "covariance": "full", "regression_metric": "w2"},
+        {"member_groups": 2},
+    ],
+    ids=str,
+)
+def test_a_member_that_diverges_takes_no_other_along(
+    make_trainer: MakeTrainer, options: dict[str, Any]
+) -> None:
+    healthy, sick = make_trainer(**options), make_trainer(**options)
+    _spoil(sick, 1)
     healthy.run()
     assert sick.run()
     with pytest.raises(NumericalFailure, match="got none for members \\[1\\]"):
@@ -156,8 +201,7 @@ def test_a_member_that_diverges_takes_no_other_along(make_trainer: MakeTrainer) 
 
 def test_elites_leave_a_member_that_diverged_behind(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(elites=2)
-    with torch.no_grad():
-        trainer.model.network.head.weight[1] = math.nan
+    _spoil(trainer, 1)
     trainer.run()
     assert sorted(trainer.elites()) == [0, 2]
 
@@ -175,7 +219,17 @@ def test_elites_are_the_best_in_validation_best_first(make_trainer: MakeTrainer)
 # Measures
 
 
-@pytest.mark.parametrize("objective", ["beta_nll", "mse"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {},
+        {"objective": "mse"},
+        {"objective": "moment_matching"},
+        {"covariance": "full"},
+        {"covariance": "full", "member_groups": 3},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(
     "columns",
     [{}, {"target_columns": (2, 0), "absolute_columns": (0,), "observation_columns": (1, 2)}],
@@ -184,10 +238,10 @@ def test_elites_are_the_best_in_validation_best_first(make_trainer: MakeTrainer)
 def test_validation_measures_are_those_of_the_predictions_in_original_units(
     make_trainer: MakeTrainer,
     make_transitions: MakeTransitions,
-    objective: str,
+    objective: dict[str, Any],
     columns: dict[str, Any],
 ) -> None:
-    trainer = make_trainer(objective=objective, validate_every=12, **columns)
+    trainer = make_trainer(validate_every=12, **objective, **columns)
     reports: list[TrainingProgress] = []
     trainer.run(on_progress=reports.append)
     data = make_transitions(40, seed=1)
@@ -195,9 +249,12 @@ def test_validation_measures_are_those_of_the_predictions_in_original_units(
     real = data.next_observation[:, list(trainer.model.spec.target_columns)]
     for member in range(3):
         mean = prediction.member_means[member].double().numpy()
-        std = prediction.member_variances[member].double().sqrt().numpy()
-        nll = -stats.norm.logpdf(real, mean, std).sum(1).mean()
-        assert reports[0].validation_nll[member] == pytest.approx(nll, rel=1e-3)
+        covariance = prediction.members.covariance[member].double().numpy()
+        densities = [
+            stats.multivariate_normal.logpdf(*row)
+            for row in zip(real, mean, covariance, strict=True)
+        ]
+        assert reports[0].validation_nll[member] == pytest.approx(-np.mean(densities), rel=1e-3)
         rmse = np.sqrt(np.square(real - mean).mean())
         assert reports[0].validation_rmse[member] == pytest.approx(rmse, rel=1e-3)
     entry = trainer.history[0]
@@ -206,35 +263,68 @@ def test_validation_measures_are_those_of_the_predictions_in_original_units(
     assert entry["validation_rmse"] == pytest.approx(np.mean(reports[0].validation_rmse))
 
 
-@pytest.mark.parametrize("validate_every", [1, 5])
-def test_train_measures_are_means_since_the_last_validation(
-    make_trainer: MakeTrainer, validate_every: int
+@pytest.mark.parametrize("options", [{}, {"covariance": "full"}], ids=str)
+@pytest.mark.parametrize(
+    ("validate_every", "measured"),
+    [
+        (1, [[update] for update in range(27)]),
+        (5, [[0], [5], [10], [15], [20], [25]]),
+        # The first after each validation and every tenth from there.
+        (22, [[0, 10, 20], [22]]),
+    ],
+)
+def test_train_measures_are_means_over_some_updates_since_the_last_validation(
+    make_trainer: MakeTrainer,
+    options: dict[str, Any],
+    validate_every: int,
+    measured: list[list[int]],
 ) -> None:
-    trainer = make_trainer(validate_every=validate_every, max_updates=7)
-    nlls: list[float] = []
-    squares: list[float] = []
-    step = trainer._step
+    trainer = make_trainer(validate_every=validate_every, max_updates=27, **options)
+    reports: list[TrainingProgress] = []
+    (group,) = trainer.groups
+    nlls: list[list[float]] = []
+    squares: list[list[float]] = []
+    step = group._step
+    scale = trainer.model.target_scaler.std.double().numpy()
 
     def watched(rows: Tensor) -> None:
         with torch.no_grad():
-            prediction = trainer.model.network(trainer.inputs[rows])
-        target = trainer.targets[rows].double().numpy()
-        scale = trainer.model.target_scaler.std.double().numpy()
-        mean, std = (t.double().numpy() for t in (prediction.mean, prediction.variance.sqrt()))
-        logpdf = stats.norm.logpdf(target * scale, mean * scale, std * scale)
-        nlls.append(-logpdf.sum(-1).mean())
-        squares.append(np.square((target - mean) * scale).mean())
+            prediction = group.network(group.data.inputs[rows])
+        target = group.data.targets[rows].double().numpy()
+        mean, covariance = prediction.mean.double().numpy(), prediction.covariance.double().numpy()
+        densities = [
+            stats.multivariate_normal.logpdf(
+                target[place] * scale,
+                mean[place] * scale,
+                covariance[place] * np.outer(scale, scale),
+            )
+            for place in np.ndindex(*target.shape[:2])
+        ]
+        nlls.append((-np.reshape(densities, target.shape[:2]).mean(1)).tolist())
+        squares.append(np.square((target - mean) * scale).mean((1, 2)).tolist())
         step(rows)
 
-    trainer._step = watched  # type: ignore[method-assign]
-    trainer.run()
-    begin = 0
-    for entry in trainer.history:
-        end = int(entry["update"])
-        assert entry["train_nll"] == pytest.approx(np.mean(nlls[begin:end]), rel=1e-4)
-        assert entry["train_rmse"] == pytest.approx(np.sqrt(np.mean(squares[begin:end])), rel=1e-4)
-        begin = end
-    assert begin == 7
+    group._step = watched
+    trainer.run(on_progress=reports.append)
+    assert len(nlls) == 27
+    for report, updates in zip(reports, measured, strict=True):
+        expected = np.mean([nlls[update] for update in updates], 0)
+        np.testing.assert_allclose(report.train_nll, expected, rtol=1e-4)
+        expected = np.sqrt(np.mean([squares[update] for update in updates], 0))
+        np.testing.assert_allclose(report.train_rmse, expected, rtol=1e-4)
+    for report, entry in zip(reports, trainer.history, strict=True):
+        assert entry["train_nll"] == pytest.approx(np.mean(report.train_nll))
+        assert entry["train_rmse"] == pytest.approx(np.mean(report.train_rmse))
+
+
+def test_means_leave_out_members_that_diverged() -> None:
+    nan, inf = math.nan, math.inf
+    report = TrainingProgress(3, 1.0, [1, nan, 3], [1, 2, 3], [inf, 1, 2], [nan, nan, 5], stopped=0)
+    assert report.means() == {
+        "train_nll": 2, "train_rmse": 2, "validation_nll": 1.5, "validation_rmse": 5,
+    }  # fmt: skip
+    none = TrainingProgress(3, 1.0, [nan], [nan], [1], [1], stopped=0)
+    assert math.isnan(none.means()["train_nll"])
 
 
 def test_the_variance_of_mse_is_that_of_the_validation_residuals(
@@ -249,11 +339,12 @@ def test_the_variance_of_mse_is_that_of_the_validation_residuals(
     torch.testing.assert_close(prediction.member_variances.double(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_beta_nll_is_not_what_is_reported(make_trainer: MakeTrainer) -> None:
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_beta_nll_is_not_what_is_reported(make_trainer: MakeTrainer, covariance: str) -> None:
     """The first validation, with a step too small to matter, is one number for every β."""
     values = []
     for beta in (0.0, 1.0):
-        trainer = make_trainer(beta=beta, learning_rate=1e-12, max_updates=1)
+        trainer = make_trainer(beta=beta, learning_rate=1e-12, max_updates=1, covariance=covariance)
         trainer.run()
         values.append(trainer.history[0])
     assert values[0]["train_nll"] == pytest.approx(values[1]["train_nll"], rel=1e-6)
@@ -280,7 +371,7 @@ def test_each_member_ends_with_its_own_best_weights(
         network = trainer.model.network
         weights.append({name: t.clone() for name, t in network.state_dict().items()})
         if select_by == "rmse":
-            measures[-1] = trainer._validation_measures()[2].tolist()
+            measures[-1] = trainer.groups[0].validate().squared_error.mean(1).tolist()
 
     assert trainer.run(on_progress=watch)
     chosen = []
@@ -334,6 +425,37 @@ def test_any_batch_size_with_any_number_of_members_and_transitions(
     assert all(tensor.isfinite().all() for tensor in trainer.model.state_dict().values())
 
 
+def test_a_large_constant_means_the_same_in_training_and_in_use(
+    make_trainer: MakeTrainer, make_transitions: MakeTransitions
+) -> None:
+    """A time stamp in float64 is some hundred seconds off in float32."""
+    parts = [make_transitions(40, seed) for seed in (0, 1)]
+    for part in parts:
+        part.observation[:, 1] = part.next_observation[:, 1] = 1_700_000_061.4
+    options = make_trainer(target_columns=(0, 2))
+    trainer = Trainer(options.config, options.model, *parts)
+    assert not trainer.groups[0].data.inputs[:, 1].any()
+    trainer.run()
+    prediction = trainer.model.predict(parts[1].observation, parts[1].action)
+    error = prediction.member_means - torch.from_numpy(parts[1].next_observation[:, [0, 2]])
+    rmse = float(error.square().mean((1, 2)).sqrt().mean())
+    assert trainer.history[-1]["validation_rmse"] == pytest.approx(rmse, rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e300])
+@pytest.mark.parametrize("name", ["observation", "next_observation"])
+@pytest.mark.parametrize("place", [0, 1], ids=["train", "validation"])
+def test_data_that_are_not_finite_in_float32_are_refused(
+    make_trainer: MakeTrainer, make_transitions: MakeTransitions, bad: float, name: str, place: int
+) -> None:
+    parts = [make_transitions(40, seed) for seed in (0, 1)]
+    getattr(parts[place], name)[7, 1] = bad
+    trainer = make_trainer()
+    with pytest.raises(CorruptData, match="expected finite transitions") as caught:
+        Trainer(trainer.config, trainer.model, *parts)
+    assert "\n" not in str(caught.value)
+
+
 def test_constant_columns_do_not_hurt(
     make_spec: Callable[..., ModelSpec], make_transitions: MakeTransitions
 ) -> None:
@@ -373,12 +495,21 @@ def test_the_seed_determines_the_weights(make_trainer: MakeTrainer) -> None:
 RUNS: dict[str, dict[str, Any]] = {
     "to the last update": {},
     "mse": {"objective": "mse"},
+    "moment matching": {"objective": "moment_matching"},
+    "full covariance": {"covariance": "full"},
+    "float64": {"precision": "float64"},
+    "bfloat16": {"precision": "bfloat16"},
+    "separate networks": {"separate_networks": True},
+    "groups": {"member_groups": 2},
     # Every member stops early, at validations of their own.
     "early stopping": {
         "learning_rate": 0.1, "schedule": "constant", "validate_every": 1, "patience": 2,
         "max_updates": 40, "batch_size": 12,
     },
 }  # fmt: skip
+
+
+EVERYWHERE = [RUNS["to the last update"], RUNS["mse"], RUNS["early stopping"]]
 
 
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS.keys())
@@ -389,7 +520,9 @@ def test_a_run_stopped_after_any_update_goes_on_to_the_same_bits(
     assert undisturbed.run()
     if "patience" in options:
         assert undisturbed.update < 40
-    for stop in range(1, undisturbed.update + 1):
+    # Within an epoch of four and at its end, before, on and after a validation and a checkpoint.
+    stops = range(1, undisturbed.update + 1) if options in EVERYWHERE else (1, 3, 5, 8, 11)
+    for stop in stops:
         path = tmp_path / str(stop)
         stopped = make_trainer(**options)
         assert not stopped.run(path, should_stop=_stop_after(stop))
@@ -397,6 +530,29 @@ def test_a_run_stopped_after_any_update_goes_on_to_the_same_bits(
         resumed = make_trainer(**options)
         assert resumed.run(path)
         assert _same(resumed, undisturbed), f"stopped after update {stop}"
+
+
+def test_whether_to_stop_is_asked_now_and_then(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every sixteenth update at the latest, and whenever something else is due."""
+    monkeypatch.setattr("dynlearn.trainer._UPDATES_BETWEEN_LOOKS", 16)
+    options = {"max_updates": 60, "validate_every": 25, "checkpoint_every": 40}
+    trainer = make_trainer(**options)
+    asked: list[int] = []
+
+    def ask() -> bool:
+        asked.append(trainer.update)
+        return False
+
+    assert trainer.run(should_stop=ask)
+    assert asked == [16, 25, 40, 50, 60]
+    stopped = make_trainer(**options)
+    assert not stopped.run(tmp_path / "c", should_stop=lambda: True)
+    assert stopped.update == 16
+    resumed = make_trainer(**options)
+    assert resumed.run(tmp_path / "c")
+    assert _same(resumed, trainer)
 
 
 def test_a_run_stopped_after_every_update_ends_with_the_same_bits(
@@ -470,10 +626,12 @@ def test_a_checkpoint_of_other_data_is_refused(make_trainer: MakeTrainer, checkp
     "change",
     [
         lambda tensors, state: tensors.pop("totals"),
-        lambda tensors, state: tensors.pop("network.head.bias"),
-        lambda tensors, state: tensors.pop("best.head.bias"),
+        lambda tensors, state: tensors.pop("network.perceptrons.0.1.bias"),
+        lambda tensors, state: tensors.pop("best.perceptrons.0.1.bias"),
         lambda tensors, state: tensors.pop("stopping.since_best"),
-        lambda tensors, state: tensors.update({"network.head.bias": torch.zeros(1)}),
+        lambda tensors, state: tensors.update({"network.perceptrons.0.1.bias": torch.zeros(1)}),
+        lambda tensors, state: tensors.update({"network.perceptrons.0.1.bias": torch.zeros(())}),
+        lambda tensors, state: tensors.pop("optimizer.0.exp_avg"),
         lambda tensors, state: state.pop("update"),
         lambda tensors, state: state.pop("run"),
     ],

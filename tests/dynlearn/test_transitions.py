@@ -104,8 +104,12 @@ def test_too_few_episodes_to_split() -> None:
         split_episodes(2, 0.1, 0.1, 0)
 
 
+def _generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
 def test_bootstraps_are_drawn_with_replacement_for_each_member() -> None:
-    ids = bootstrap(10_000, 3, torch.Generator().manual_seed(0))
+    ids = bootstrap(10_000, _generators(0, 1, 2))
     assert ids.shape == (3, 10_000)
     assert int(ids.min()) >= 0
     assert int(ids.max()) < 10_000
@@ -113,6 +117,11 @@ def test_bootstraps_are_drawn_with_replacement_for_each_member() -> None:
         # 1 - 1/e of all transitions are drawn at least once.
         assert len(member.unique()) / 10_000 == pytest.approx(0.632, abs=0.01)
     assert not torch.equal(ids[0], ids[1])
+
+
+def test_a_members_bootstrap_follows_from_its_own_generator() -> None:
+    whole, part = bootstrap(100, _generators(0, 1, 2)), bootstrap(100, _generators(2, 0))
+    assert torch.equal(whole[[2, 0]], part)
 
 
 @given(data=st.data())

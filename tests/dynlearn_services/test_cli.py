@@ -1,5 +1,6 @@
 """Bad input through the real command line: one line, exit code 2, nothing half-written."""
 
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.store import EpisodeStore
 from dynlearn.training import model_spec
-from dynlearn_services.cli import run
+from dynlearn_services.cli import TRAIN_SECTIONS, run
 
 OBSERVATIONS = ObservationSpace(observation=BoxSpace(low=(-5.0,) * 3, high=(5.0,) * 3))
 ACTIONS = BoxSpace(low=(-1.0,), high=(1.0,))
@@ -158,10 +159,28 @@ def test_resuming_what_was_never_begun(fails: Fails, tmp_path: Path) -> None:
     assert "without --resume" in fails("train", "--dataset", "d", "--model", "m", "--resume")
 
 
+@pytest.mark.parametrize("objective", ["mse", "moment_matching", "student_t", "vbem"])
+def test_an_objective_without_a_form_for_full_covariances(
+    fails: Fails, tmp_path: Path, objective: str
+) -> None:
+    write_dataset(tmp_path, "d", 20)
+    train = ["train", "--dataset", "d", "--model", "m", "--covariance", "full"]
+    line = fails(*train, "--objective", objective)
+    assert f"a diagonal covariance with {objective}, got full" in line
+    assert not (tmp_path / "runs" / "m" / "checkpoint.safetensors").exists()
+
+
 def test_more_elites_than_members(fails: Fails, tmp_path: Path) -> None:
     write_dataset(tmp_path, "d", 20)
     line = fails("train", "--dataset", "d", "--model", "m", "--elites", "9")
     assert "at most 5 elites" in line
+
+
+def test_an_option_that_would_do_nothing(fails: Fails, tmp_path: Path) -> None:
+    write_dataset(tmp_path, "d", 20)
+    line = fails("train", "--dataset", "d", "--model", "m", "--beta", "0.3", "--objective", "mse")
+    assert line.startswith("error: beta: ")
+    assert "take beta_nll or trustable" in line
 
 
 @pytest.mark.parametrize("command", ["evaluate", "serve", "plan"])
@@ -239,6 +258,87 @@ def test_the_model_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(["models", "alias", "m", "champion", "1", *home]) == 0
     assert run(["models", "list", *home]) == 0
     assert "m: versions 1, 2; champion = 1" in capsys.readouterr().out
+
+
+def test_the_help_of_training_has_headings_and_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["train", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) < 80
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [*(f"{section}:" for section in TRAIN_SECTIONS.values()), "Options:"]
+    shown = {word for line in lines for word in line.split() if line.startswith("  --")}
+    assert {f"--{name.replace('_', '-')}" for name in TrainConfig.model_fields} < shown
+    assert {"--config", "--home", "--json", "--help"} < shown
+
+
+TINY = ["--members", "2", "--hidden", "4", "--max-updates", "20", "--validate-every", "10"]
+
+
+@pytest.mark.parametrize(
+    ("options", "head", "rows"),
+    [
+        (
+            ["--covariance", "full"],
+            "scale_tril",
+            [
+                "| objective | beta_nll, β = 0.5 |",
+                "| covariance | full |",
+                "| each member gives | a mean and the Cholesky factor of a full covariance |",
+            ],
+        ),
+        (
+            ["--objective", "trustable", "--mean-bound", "0.5", "--separate-networks"],
+            "variance",
+            [
+                "| objective | trustable, fitted in kl, step 0.03, β = 0, "
+                "kl bound of the mean 0.5, kl bound of the covariance 1 |",
+                "| covariance | diagonal |",
+                "| network | 2 members, 4, silu, once for the mean and once for the rest |",
+            ],
+        ),
+        (
+            ["--objective", "student_t"],
+            "student_t",
+            [
+                "| objective | student_t |",
+                "| each member gives | a Student's t for each column; rollouts and intervals are "
+                "those of the Gaussian with its mean and variance |",
+            ],
+        ),
+        (
+            ["--objective", "mse", "--member-groups", "99"],
+            "mean",
+            [
+                "| objective | mse |",
+                "| each member gives | a mean; the variances are constants measured on validation "
+                "data |",
+            ],
+        ),
+    ],
+)
+def test_what_is_published_names_objective_covariance_and_head(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    head: str,
+    rows: list[str],
+) -> None:
+    write_dataset(tmp_path, "d", 20)
+    home = ["--home", str(tmp_path)]
+    assert run(["train", "--dataset", "d", "--model", "m", *TINY, *options, *home]) == 0
+    folder = tmp_path / "models" / "m" / "1"
+    assert json.loads((folder / "config.json").read_text())["head"] == head
+    card = (folder / "README.md").read_text().splitlines()
+    assert set(rows) <= set(card)
+    assert any(line.startswith("| inside the 90% ellipsoid of all columns |") for line in card)
+    capsys.readouterr()
+    assert run(["evaluate", "--model", "m", *home]) == 0
+    assert "  inside the 90% ellipsoid: " in capsys.readouterr().out
+    (evaluated,) = (tmp_path / "evaluations").iterdir()
+    assert set(rows) <= set((evaluated / "README.md").read_text().splitlines())
 
 
 @pytest.mark.parametrize(

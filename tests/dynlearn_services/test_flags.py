@@ -2,6 +2,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, model_validator
 
 from dynlearn.config import CollectConfig, TrainConfig
 from dynlearn.errors import InvalidInput
@@ -45,6 +46,57 @@ def test_every_field_has_a_flag_with_help() -> None:
     for name in TrainConfig.model_fields:
         (option,) = parameters[name].annotation.__metadata__
         assert option.help.startswith(TrainConfig.model_fields[name].description or "?")
+
+
+@pytest.mark.parametrize(
+    ("name", "metavar", "end"),
+    [
+        ("members", "INT", "[default: 5]"),
+        ("seed", "INT", "[default: 0]"),
+        ("learning_rate", "NUMBER", "[default: 0.001]"),
+        ("mean_bound", "NUMBER", "absent: any way"),
+        ("covariance_bound", "NUMBER", "[default: 1.0, or none]"),
+        ("target_columns", "INT,INT,...", "all if absent"),
+        ("schedule", "constant|cosine", "[default: cosine]"),
+        ("objective", "NAME", "trust_region_nll, trustable [default: beta_nll]"),
+        ("bootstrap", None, "[default: yes]"),
+        ("dataset", "TEXT", "[required]"),
+    ],
+)
+def test_the_help_says_what_goes_in_and_what_is_there_without(
+    name: str, metavar: str | None, end: str
+) -> None:
+    command = with_config(TrainConfig)(lambda config: None)
+    (option,) = inspect.signature(command).parameters[name].annotation.__metadata__
+    assert option.metavar == metavar
+    assert option.help.endswith(end)
+
+
+def test_none_is_said_aloud_only_where_silence_means_something_else() -> None:
+    seen: list[TrainConfig] = []
+    command = with_config(TrainConfig)(seen.append)
+    flags = dict.fromkeys(TrainConfig.model_fields) | {"dataset": "d", "model": "none"}
+    flags |= {"objective": "trustable", "covariance_bound": "none"}
+    command(config_file=None, **flags)
+    assert (seen[0].model, seen[0].covariance_bound) == ("none", None)
+    with pytest.raises(InvalidInput, match="--mean-bound: expected a valid number"):
+        command(config_file=None, **{**flags, "mean_bound": "none"})
+
+
+class _Pair(BaseModel):
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "_Pair":
+        if self.low > self.high:
+            raise ValueError(f"low: expected at most {self.high}, got {self.low}")
+        return self
+
+
+def test_a_fault_of_several_fields_names_them_itself() -> None:
+    with pytest.raises(InvalidInput, match=r"^low: expected at most 1, got 2$"):
+        parse_config(_Pair, {"low": 2, "high": 1})
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\x00"])

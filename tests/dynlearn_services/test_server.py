@@ -40,7 +40,8 @@ def make_model(action_space, targets, seed=0):
         hidden=(16, 16),
     )
     model = DynamicsModel(spec)
-    model.network.initialize("lecun_uniform", torch.Generator().manual_seed(seed))
+    generators = [torch.Generator().manual_seed(3 * seed + member) for member in range(3)]
+    model.network.initialize("lecun_uniform", generators)
     return model.eval()
 
 
@@ -62,7 +63,7 @@ def registry(tmp_path_factory, model, discrete_model):
     registry.publish("walk", discrete_model.save)
     broken = make_model(model.spec.action_space, (0, 1, 2, 3, 4))
     with torch.no_grad():
-        broken.network.head.bias.fill_(3e38)
+        broken.network.perceptrons[0][-1].bias.fill_(3e38)
         broken.target_scaler.std.fill_(100)
     registry.publish("broken", broken.save)
     return registry
@@ -146,10 +147,12 @@ def test_triton_reads_the_metadata(triton, model, version):
         "epistemic_covariance": [-1, 5, 5],
         "member_means": [3, -1, 5],
         "member_variances": [3, -1, 5],
+        "member_scale_trils": [3, -1, 5, 5],
     }
     parameters = ModelMetadata.model_validate(metadata).parameters
     assert parameters.action_space == model.spec.action_space
     assert (parameters.members, parameters.full_state) == (3, True)
+    assert parameters.covariance == "diagonal"
 
 
 @pytest.mark.parametrize("binary_in", [True, False])

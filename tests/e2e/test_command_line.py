@@ -61,9 +61,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[str]:
+def serving(home: Path, model: str = "slide") -> Iterator[str]:
     process = subprocess.Popen(
-        [*DYNLEARN, "serve", "--model", "slide", "--port", "0", "--home", str(home)],
+        [*DYNLEARN, "serve", "--model", model, "--port", "0", "--home", str(home)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -112,10 +112,14 @@ def test_served_predictions_are_the_models_own(home: Path) -> None:
     np.testing.assert_allclose(answer.covariance, expected.covariance.numpy(), rtol=1e-5, atol=1e-9)
 
 
-def test_plans_over_http_and_in_process_are_the_same(home: Path) -> None:
-    options = ["--model", "slide", "--episodes", "2", "--particles", "2", *TINY_PLANNER]
+@pytest.mark.parametrize("model", ["slide", "full"])
+def test_plans_over_http_and_in_process_are_the_same(home: Path, model: str) -> None:
+    if model == "full":
+        tiny = ["--hidden", "16", "--members", "2", "--max-updates", "100", "--covariance", "full"]
+        dynlearn(home, "train", "--dataset", "slide", "--model", "full", *tiny)
+    options = ["--model", model, "--episodes", "2", "--particles", "2", *TINY_PLANNER]
     local = dynlearn(home, "plan", *options, "--no-pictures")
-    with serving(home) as url:
+    with serving(home, model) as url:
         remote = dynlearn(home, "plan", *options, "--url", url)
     assert remote["returns"] == local["returns"]
     assert remote["version"] == "1"

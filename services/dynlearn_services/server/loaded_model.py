@@ -121,6 +121,7 @@ class LoadedModel:
             "epistemic": matrix,
             "member_means": members,
             "member_variances": members,
+            "member_scale_trils": [*members, targets],
         }
         action = (
             TensorMetadata(name="action", datatype="INT64", shape=[-1])
@@ -147,6 +148,7 @@ class LoadedModel:
                 observation_columns=spec.observation_columns,
                 target_columns=spec.target_columns,
                 members=spec.members,
+                covariance="full" if spec.head == "scale_tril" else "diagonal",
                 full_state=spec.full_state,
             ),
         )

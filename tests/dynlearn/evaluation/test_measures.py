@@ -62,8 +62,8 @@ def test_one_step_measures_are_those_of_a_plain_loop(
             now, action = episode.observations[step], episode.actions[step]
             real = episode.observations[step + 1][list(targets)].astype(float)
             members = [reference(model, member, now, action) for member in range(3)]
-            means, stds = (np.stack(part) for part in zip(*members, strict=True))
-            stds = np.sqrt(stds)
+            means, covariances = (np.stack(part) for part in zip(*members, strict=True))
+            stds = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
             errors.append(means.mean(0) - real)
             changes.append(now[list(targets)] - real)
             nlls.append(np.log(3) - logsumexp(stats.norm.logpdf(real, means, stds).sum(1)))
@@ -103,7 +103,7 @@ def test_coverage_of_one_member_is_a_share_of_z_scores(
 def test_coverage_tells_a_model_that_is_too_sure_from_one_that_is_too_shy(
     calm_model: MakeModel, sample_episodes: SampleEpisodes, factor: float, sign: int
 ) -> None:
-    options = {"learned_variance": False, "members": 1}
+    options = {"head": "mean", "members": 1}
     truth, model = calm_model(**options), calm_model(**options)
     model.network.residual_variance.mul_(factor**2)
     coverage = _evaluate(model, sample_episodes(truth, 50, 10)).metrics.coverage
@@ -179,7 +179,7 @@ def test_predictions_that_are_not_finite_are_an_error(
     model = make_model()
     table = sample_episodes(model, 2, 5)
     with torch.no_grad():
-        model.network.head.bias[0] = torch.nan
+        model.network.perceptrons[0][-1].bias[0] = torch.nan
     with pytest.raises(NumericalFailure, match="expected a finite NLL, got nan"):
         _evaluate(model, table)
 
@@ -188,10 +188,10 @@ def test_rollouts_that_leave_the_finite_numbers_are_an_error(
     make_model: MakeModel, make_table: Callable[..., EpisodeTable]
 ) -> None:
     """Each step multiplies the state by a million: good for one step, not for ten."""
-    model = make_model(hidden=(), members=1, learned_variance=False)
+    model = make_model(hidden=(), members=1, head="mean")
     with torch.no_grad():
         for tensor in model.state_dict().values():
             tensor.copy_(torch.ones_like(tensor))
-        model.network.head.weight.fill_(1e6)
+        model.network.perceptrons[0][-1].weight.fill_(1e6)
     with pytest.raises(NumericalFailure, match=r"expected finite rollouts .* shorten the horizon"):
         _evaluate(model, make_table([12], observations=3, actions=2), horizon=10)

@@ -24,7 +24,7 @@ def test_errors_of_two_windows() -> None:
 def test_a_model_without_noise_is_followed_step_by_step(
     calm_model: MakeModel, sample_episodes: SampleEpisodes
 ) -> None:
-    model = calm_model(members=1, learned_variance=False)
+    model = calm_model(members=1, head="mean")
     model.network.residual_variance.fill_(1e-12)
     table = sample_episodes(calm_model(), 6, 9)
     windows = cut_windows(table, model.spec.action_space, 4, 1000, seed=0)
