@@ -197,6 +197,11 @@ class TrainConfig(Config):
                         f"{name}: expected no such option with objective {self.objective}, got "
                         f"{value}; leave it out, or take {' or '.join(objectives)}"
                     )
+        if self.beta and self.objective == "trustable" and self.regression_metric == "w2":
+            raise ValueError(
+                f"beta: expected no such option with regression_metric w2, got {self.beta}; "
+                "leave it out, or take kl"
+            )
         return self
 
 

@@ -148,11 +148,12 @@ class Trainer:
                 updates = self._updates_to_next_event()
                 groups.advance(updates)
                 self.update += updates
-                if self._is_due(self.config.validate_every):
+                at_end = self.update == self.config.max_updates
+                if at_end or self.update % self.config.validate_every == 0:
                     on_progress(self._validate(groups.validate(), started))
                     started = (time.perf_counter(), self.update)
                 stop = should_stop()
-                if checkpoint and (stop or self._is_due(self.config.checkpoint_every)):
+                if checkpoint and (stop or self.update % self.config.checkpoint_every == 0):
                     self.save(checkpoint)
                 if stop:
                     return False
@@ -229,9 +230,6 @@ class Trainer:
             config.checkpoint_every - self.update % config.checkpoint_every,
             _UPDATES_BETWEEN_LOOKS,
         )
-
-    def _is_due(self, every: int) -> bool:
-        return self.update % every == 0 or self.update == self.config.max_updates
 
     def _validate(self, parts: list[GroupMeasures], started: tuple[float, int]) -> TrainingProgress:
         measures = GroupMeasures(*(torch.cat(part) for part in zip(*parts, strict=True)))

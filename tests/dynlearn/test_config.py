@@ -88,6 +88,10 @@ def test_values_out_of_range_are_refused(options: dict[str, object]) -> None:
     [
         ({"beta": 0.3, "objective": "mse"}, "beta: .* got 0.3; .* take beta_nll or trustable"),
         ({"mean_bound": 1.0}, "mean_bound: .* take trustable or trust_region_nll"),
+        (
+            {"beta": 0.3, "objective": "trustable", "regression_metric": "w2"},
+            "beta: .* w2, got 0.3; .* take kl",
+        ),
         ({"covariance_bound": None}, "covariance_bound: .* objective beta_nll"),
         ({"natural_step": 0.5, "objective": "trust_region_nll"}, "natural_step: .* trustable"),
     ],

@@ -241,9 +241,13 @@ def test_validation_in_chunks_is_validation_at_once(monkeypatch: pytest.MonkeyPa
 # Precision
 
 
-def test_bfloat16_is_for_the_products_alone() -> None:
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_bfloat16_is_for_the_products_alone(covariance: str) -> None:
     """Weights, moments and measures stay in float32, and learning goes the same way."""
-    groups = [_group(_config(precision=name)) for name in ("float32", "bfloat16")]
+    groups = [
+        _group(_config(precision=name, covariance=covariance), rows=500)
+        for name in ("float32", "bfloat16")
+    ]
     before = groups[0].validate().nll
     for group in groups:
         group.advance(60)
