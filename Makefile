@@ -8,9 +8,12 @@ BIN := $(VENV)/bin
 PYTHON ?= python3.11 python3.12 python3.13 python3 python
 # Another package index, such as https://download.pytorch.org/whl/cpu for torch without CUDA.
 TORCH_INDEX ?=
-# What `make bench` runs, and how much of it.
-NAME ?= $(patsubst benchmarks/%.py,%,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
+# What `make bench` runs, and how much of it; `uci` needs data: NAME=uci ARGS='--data folder'.
+NAME ?= $(filter-out uci,$(patsubst benchmarks/%.py,%,$(shell grep -l __main__ benchmarks/*.py)))
 BUDGET ?= small
+# Benchmarks beside other people's packages, which lie in a folder that nothing else looks into.
+WITH_RIVALS := training
+RIVALS := $(VENV)/rivals
 # Only from the command line: ENV means something else in many people's shells.
 DEMO_ENV := $(if $(findstring command line,$(origin ENV)),$(ENV))
 
@@ -22,7 +25,8 @@ help:
 	@echo "make demo ENV=fetch   the same for FetchPickAndPlace, with open-loop errors"
 	@echo "make test             the tests; ARGS='-k name' is passed on to pytest"
 	@echo "make check            ruff, mypy and import-linter"
-	@echo "make bench            the benchmarks; NAME=one BUDGET=small|full"
+	@echo "make bench            the benchmarks; NAME=one BUDGET=small, or full or paper, as it"
+	@echo "                      has; ARGS='--data folder' is passed on to it"
 	@echo "make setup            only the set-up that each of these begins with"
 	@echo "make clean            remove .venv and all caches"
 	@echo
@@ -54,8 +58,15 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP)
-	@set -e; for name in $(NAME); do $(BIN)/python -m benchmarks.$$name --budget $(BUDGET); done
+bench: $(STAMP) $(if $(filter $(WITH_RIVALS),$(NAME)),$(RIVALS)/.installed)
+	@set -e; for name in $(NAME); do \
+	  PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks.$$name --budget $(BUDGET) $(ARGS); \
+	done
+
+$(RIVALS)/.installed: benchmarks/rivals/requirements.txt $(STAMP)
+	rm -rf $(RIVALS)
+	$(BIN)/python -m pip install --no-deps --target $(RIVALS) -r $<
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

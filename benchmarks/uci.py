@@ -227,7 +227,8 @@ def main() -> None:
     arguments = parse()
     torch.set_num_threads(1)
     budget = BUDGETS[arguments.budget]
-    figures, sections = {}, []
+    figures: dict[str, float] = {}
+    sections: list[str] = []
     bar = tqdm(total=len(arguments.sets) * len(arguments.objectives), disable=None)
     for name in arguments.sets:
         table = uci.load(arguments.data, name)

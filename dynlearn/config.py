@@ -150,10 +150,12 @@ class TrainConfig(Config):
         "kl", description="metric of the bounds of trustable and trust_region_nll"
     )
     mean_bound: float | None = Field(
-        None, gt=0, description="how far a mean may move in an epoch; absent: any way"
+        None, gt=0, description="how far a mean may move in an epoch, a dimension; absent: any way"
     )
     covariance_bound: float | None = Field(
-        1.0, gt=0, description="how far a covariance may move in an epoch; none: any way"
+        1.0,
+        gt=0,
+        description="how far a covariance may move in an epoch, a dimension; none: any way",
     )
     natural_step: float = Field(
         0.03, gt=0, le=1, description="step of trustable's natural gradient"

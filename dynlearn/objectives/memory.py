@@ -14,7 +14,7 @@ from dynlearn.gaussian import DiagonalGaussian, FullGaussian, Gaussian
 from dynlearn.networks import EnsembleNetwork
 from dynlearn.trust_region import TrustRegion
 
-_CHUNK = 16_384
+_CHUNK = 1_024
 _GIB = 2**30
 
 logger = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ Shapes: E members, B batch, M samples, I inputs, D targets.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -21,7 +22,11 @@ from dynlearn.trust_region import TrustRegion
 
 
 class TrustRegionObjective(Objective):
-    """An objective that knows each sample's old distribution and refreshes it as epochs pass."""
+    """An objective that knows each sample's old distribution and refreshes it as epochs pass.
+
+    The bounds of ``region`` are for one dimension; distances add up over dimensions, so the region
+    itself has D times the bounds.
+    """
 
     epoch: Tensor
     _memory: SampleMemory | SnapshotMemory
@@ -51,6 +56,12 @@ class TrustRegionObjective(Objective):
         Raises:
             InvalidInput: they need more memory than is allowed.
         """
+        dimensions = targets.shape[1]
+        self.region = replace(
+            self.region,
+            mean_bound=dimensions * self.region.mean_bound,
+            covariance_bound=dimensions * self.region.covariance_bound,
+        )
         if self._old_distributions == "samples":
             self._memory = SampleMemory(network, inputs, self.region, self._member_limit_gib)
         else:

@@ -1,0 +1,1 @@
+"""What we measure ourselves against; its packages are those of ``requirements.txt`` here."""
