@@ -21,7 +21,7 @@ from dynlearn.square_root import lower_root
 from dynlearn.trust_region.bound import replace_beyond
 
 _NEWTON_STEPS = 13
-_CLOSE = 1e-6
+_CLOSE = 1e-8
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -80,10 +80,9 @@ def _weight(excess: Tensor, bound: float) -> Tensor:
         share = mixed / (1 + mixed)
         twice_kl = (mixed.log1p() - share).sum(-1, keepdim=True)
         slope = share.square().sum(-1, keepdim=True).clamp(min=_TINY)
-        step = (2 * bound - twice_kl) / slope
-        weight = (weight * step.exp()).clamp(max=1)
-        # Newton squares the error. A GPU's host would have to wait to know it.
-        if not weight.is_cuda and not (step < -_CLOSE).any():
+        weight = (weight * ((2 * bound - twice_kl) / slope).exp()).clamp(max=1)
+        # A GPU's host would have to wait to know it.
+        if not weight.is_cuda and not (twice_kl > (2 + _CLOSE) * bound).any():
             break
     return weight
 
