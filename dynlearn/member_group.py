@@ -27,7 +27,7 @@ from dynlearn.seeds import OBJECTIVE, RESAMPLE, SHUFFLE, WEIGHTS, derived_genera
 from dynlearn.transitions import bootstrap
 
 _MEASURE_EVERY = 10
-_CHUNK = 16_384
+_CHUNK = 2_048
 
 
 @dataclass(frozen=True)
