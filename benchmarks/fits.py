@@ -229,7 +229,7 @@ def draw_sampling_histograms(
         probabilities: of the same N points at each moment, [T, N].
         reference: those by the squared residuals of a model trained with MSE, [N].
     """
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = Figure(figsize=(8.5, 4), layout="constrained")
     axes = figure.subplots()
     everything = np.append(probabilities.ravel(), reference if reference is not None else [])
     bins = np.geomspace(max(everything.min(), 1e-12), everything.max() * 1.01, 51)
@@ -248,7 +248,7 @@ def draw_sampling_histograms(
     uniform = 1 / probabilities.shape[1]
     axes.axvline(uniform, color=_TRUTH, linestyle=":", label=f"uniform, {uniform:.2g}")
     axes.set(xscale="log", xlabel="effective sampling probability", ylabel="share of points")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     save_figure(figure, path)
 
 

@@ -50,11 +50,14 @@ class Runs:
         """Return ``mean ± std``, or ``median [least, greatest]``, and how many runs diverged."""
         if not self.finite:
             return "diverged"
-        low, high = min(self.finite), max(self.finite)
-        decimals = _decimals(self.std or abs(self.mean) / 10)
         if statistic == "mean":
+            decimals = _decimals(self.std or abs(self.mean) / 10)
             text = f"{self.mean:.{decimals}f} ± {self.std:.{decimals}f}"
         else:
+            low, high = min(self.finite), max(self.finite)
+            # One run far off must not hide how the others differ.
+            middle = float(np.subtract(*np.quantile(self.finite, [0.75, 0.25])))
+            decimals = _decimals(middle or abs(self.median) / 10)
             text = f"{self.median:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
         diverged = len(self.values) - len(self.finite)
         return f"{text} ({diverged} of {len(self.values)} diverged)" if diverged else text
