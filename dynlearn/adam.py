@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 _FUSED_STEP = 8
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class Adam:
@@ -21,7 +22,8 @@ class Adam:
             torch.zeros_like(p, memory_format=torch.contiguous_format) for p in self.parameters
         ]
         self._square = [torch.zeros_like(mean) for mean in self._mean]
-        self._steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        # One count does for all, which move together.
+        self._steps = torch.zeros((), device=self.parameters[0].device)
         # On a CPU the fused form rounds the last few numbers of a tensor in another way, so that a
         # member's weights would depend on which others are beside it.
         self._fused = all(p.is_cuda or p[0].numel() % _FUSED_STEP == 0 for p in self.parameters)
@@ -29,23 +31,47 @@ class Adam:
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
         """Move each parameter by its gradient."""
+        if not self._fused:
+            self._step_unfused(gradients, learning_rate)
+            return
+        self._steps += 1
+        # What torch.optim's own function comes to, after as much work again on its arguments.
+        torch._fused_adam_(
+            self.parameters,
+            list(gradients),
+            self._mean,
+            self._square,
+            [],
+            [self._steps] * len(self.parameters),
+            lr=learning_rate,
+            beta1=_BETA1,
+            beta2=_BETA2,
+            weight_decay=0.0,
+            eps=_EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _step_unfused(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        steps = [self._steps.clone() for _ in self.parameters]
         adam(
             self.parameters,
             list(gradients),
             self._mean,
             self._square,
             [],
-            self._steps,
-            fused=self._fused,
-            foreach=not self._fused,
+            steps,
+            foreach=True,
+            fused=False,
             amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
+            beta1=_BETA1,
+            beta2=_BETA2,
             lr=learning_rate,
             weight_decay=0.0,
-            eps=1e-8,
+            eps=_EPSILON,
             maximize=False,
         )
+        self._steps.copy_(steps[0])
 
     def state(self) -> dict[str, Tensor]:
         """Return the moments by name."""
@@ -69,5 +95,4 @@ class Adam:
                     f"{name}: expected shape {list(moment.shape)}, got {list(state[name].shape)}"
                 )
             moment.copy_(state[name])
-        for step in self._steps:
-            step.fill_(steps)
+        self._steps.fill_(steps)

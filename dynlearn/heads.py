@@ -26,7 +26,7 @@ _MIN_RATE, _MAX_RATE = 1e-11, 999_000.0
 def _positive(raw: Tensor, least: float, most: float, at_zero: float = 1.0) -> Tensor:
     """Softplus, offset so that a raw zero gives ``at_zero``, kept between the bounds."""
     offset = math.log(math.expm1(at_zero - least))
-    return (softplus(raw + offset) + least).clamp(least, most)
+    return (softplus(raw + offset) + least).clamp(max=most)
 
 
 @dataclass(frozen=True)

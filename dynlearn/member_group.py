@@ -180,6 +180,8 @@ class MemberGroup:
         return batch
 
     def _step(self, rows: Tensor) -> None:
+        # One copy of what is a part of longer rows, not one for each of the two.
+        rows = rows.contiguous()
         inputs, target = _take(self.data.inputs, rows), _take(self.data.targets, rows)
         with torch.autocast(
             target.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"

@@ -122,12 +122,13 @@ class EnsembleNetwork(nn.Module):
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Map inputs [E, B, I] to the head's raw outputs, the mean first."""
-        return torch.cat([perceptron(inputs) for perceptron in self.perceptrons], -1)
+        first, *others = [perceptron(inputs) for perceptron in self.perceptrons]
+        return torch.cat((first, *others), -1) if others else first
 
     def distribution(self, outputs: Tensor) -> Distribution:
         """Return what raw outputs stand for."""
         d = self.head.targets
-        mean, raw = outputs[..., :d], outputs[..., d:]
+        mean, raw = torch.split(outputs, [d, outputs.shape[-1] - d], -1)
         if self.head.kind == "mean":
             return DiagonalGaussian(mean, self.residual_variance.expand_as(mean))
         return self.head.distribution(mean, raw)

@@ -1,6 +1,5 @@
 """Negative log-likelihood, plain and weighted by the predicted variance (β-NLL)."""
 
-import torch
 from torch import Tensor
 
 from dynlearn.config import Covariance
@@ -8,7 +7,7 @@ from dynlearn.gaussian import DiagonalGaussian, FullGaussian
 from dynlearn.heads import HeadKind
 from dynlearn.mixture import Distribution
 from dynlearn.objectives.objective import Objective
-from dynlearn.objectives.variance_weight import with_weighted_gradient
+from dynlearn.objectives.variance_weight import weighted_nll
 
 
 class NLL(Objective):
@@ -20,6 +19,8 @@ class NLL(Objective):
 
     def loss(self, prediction: Distribution, target: Tensor, sample_ids: Tensor) -> Tensor:
         """Return each member's loss [E], the mean over the batch."""
+        if isinstance(prediction, DiagonalGaussian):
+            return weighted_nll(prediction, target, 0.0).mean(-1)
         return -prediction.log_prob(target).mean(-1)
 
 
@@ -41,13 +42,5 @@ class BetaNLL(NLL):
 
         With full covariance its value is the plain NLL; only the gradient is weighted.
         """
-        if self.beta == 0:
-            return super().loss(prediction, target, sample_ids)
-        if isinstance(prediction, FullGaussian):
-            nll = -prediction.log_prob(target)
-            error = prediction.mean - target
-            spread = torch.zeros_like(prediction.scale_tril)
-            return with_weighted_gradient(nll, prediction, error, spread, self.beta).mean(-1)
-        assert isinstance(prediction, DiagonalGaussian)
-        nll = -prediction.log_prob_per_dimension(target)
-        return (prediction.variance.detach().pow(self.beta) * nll).sum(-1).mean(-1)
+        assert isinstance(prediction, DiagonalGaussian | FullGaussian)
+        return weighted_nll(prediction, target, self.beta).mean(-1)

@@ -3,28 +3,99 @@
 The weight is held constant. Shapes: D targets, ``...`` any batch dimensions.
 """
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from dynlearn.gaussian import FullGaussian, Gaussian, kl_divergence
+from dynlearn.gaussian import DiagonalGaussian, FullGaussian, Gaussian, kl_divergence
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+def weighted_nll(prediction: Gaussian, target: Tensor, beta: float) -> Tensor:
+    """Return the NLL [...] of ``target`` [..., D], its gradient weighted.
+
+    On a diagonal the NLL of each dimension is multiplied by its predicted variance to the power β;
+    with full covariance see `with_weighted_gradient`.
+    """
+    if isinstance(prediction, DiagonalGaussian):
+        return _weighted_nll(prediction, target, None, _LOG_2PI, beta)
+    nll = -prediction.log_prob(target)
+    if beta == 0:
+        return nll
+    spread = torch.zeros_like(prediction.scale_tril)
+    return with_weighted_gradient(nll, prediction, prediction.mean - target, spread, beta)
 
 
 def weighted_divergence(goal: Gaussian, prediction: Gaussian, beta: float) -> Tensor:
-    """Return KL(goal ‖ prediction) [...], its gradient in the prediction weighted.
+    """Return KL(goal ‖ prediction) [...], its gradient in the prediction weighted as the NLL's.
 
-    On a diagonal the divergence of each dimension is multiplied by its predicted variance to the
-    power β; with full covariance see `with_weighted_gradient`.
+    Both are of one kind.
     """
-    if isinstance(prediction, FullGaussian) and isinstance(goal, FullGaussian):
-        divergence = kl_divergence(goal, prediction)
-        if beta == 0:
-            return divergence
-        error = prediction.mean - goal.mean
-        return with_weighted_gradient(divergence, prediction, error, goal.scale_tril, beta)
-    ratio = goal.variance / prediction.variance
-    squared_error = (prediction.mean - goal.mean).square() / prediction.variance
-    weight = prediction.variance.detach().pow(beta) if beta else 1.0
-    return 0.5 * (weight * (ratio - 1 - ratio.log() + squared_error)).sum(-1)
+    if isinstance(prediction, DiagonalGaussian):
+        negative_entropy = -1 - goal.variance.log()
+        return _weighted_nll(prediction, goal.mean, goal.variance, negative_entropy, beta)
+    divergence = kl_divergence(goal, prediction)
+    if beta == 0:
+        return divergence
+    assert isinstance(goal, FullGaussian)
+    error = prediction.mean - goal.mean
+    return with_weighted_gradient(divergence, prediction, error, goal.scale_tril, beta)
+
+
+def _weighted_nll(
+    prediction: DiagonalGaussian,
+    target: Tensor,
+    spread: Tensor | None,
+    constant: Tensor | float,
+    beta: float,
+) -> Tensor:
+    loss: Tensor = _WeightedNLL.apply(  # type: ignore[no-untyped-call]
+        prediction.mean, prediction.variance, target, spread, constant, beta
+    )
+    return loss
+
+
+class _WeightedNLL(torch.autograd.Function):
+    """``½ Σ_d v^β ((e² + s) / v + log v + c)`` with ``v^β`` held constant, e = mean - target.
+
+    The gradients are found along with the value, in a third of the operations that autograd takes:
+    on tensors of this size each costs more than its arithmetic.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        variance: Tensor,
+        target: Tensor,
+        spread: Tensor | None,
+        constant: Tensor | float,
+        beta: float,
+    ) -> Tensor:
+        error = mean - target
+        squares = error.square()
+        if spread is not None:
+            squares += spread
+        weight = variance.reciprocal()
+        ratio = squares.mul_(weight)
+        value = variance.log().add_(ratio).add_(constant)
+        if beta:
+            power = variance.pow(beta)
+            value.mul_(power)
+            weight.mul_(power)
+        ctx.save_for_backward(error.mul_(weight), torch.rsub(ratio, 1).mul_(weight))
+        return 0.5 * value.sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        by_mean, by_twice_variance = ctx.saved_tensors
+        gradient = gradient.unsqueeze(-1)
+        return gradient * by_mean, 0.5 * gradient * by_twice_variance, None, None, None, None
 
 
 def with_weighted_gradient(
