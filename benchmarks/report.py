@@ -57,7 +57,7 @@ class Runs:
             low, high = min(self.finite), max(self.finite)
             # One run far off must not hide how the others differ.
             middle = float(np.subtract(*np.quantile(self.finite, [0.75, 0.25])))
-            decimals = _decimals(middle or abs(self.median) / 10)
+            decimals = _decimals(min(self.std, 10 * middle) or abs(self.median) / 10)
             text = f"{self.median:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
         diverged = len(self.values) - len(self.finite)
         return f"{text} ({diverged} of {len(self.values)} diverged)" if diverged else text

@@ -85,7 +85,7 @@ def section(name: str, outcomes: Mapping[Job, Outcome], oracle: Mapping[str, flo
 
 def wins(nll: Mapping[str, Array]) -> str:
     """Return in how many seeds Trustable's NLL is below that of each other objective."""
-    others = [objective for objective in nll if objective not in ("trustable", "mse")]
+    others = [each for each in nll if each != "mse" and not each.startswith("trustable")]
     if "trustable" not in nll or not others:
         return ""
     # What is not a number loses.

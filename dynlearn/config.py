@@ -153,13 +153,11 @@ class TrainConfig(Config):
         None, gt=0, description="how far a mean may move in an epoch, a dimension; absent: any way"
     )
     covariance_bound: float | None = Field(
-        1.0,
+        0.1,
         gt=0,
         description="how far a covariance may move in an epoch, a dimension; none: any way",
     )
-    natural_step: float = Field(
-        0.03, gt=0, le=1, description="step of trustable's natural gradient"
-    )
+    natural_step: float = Field(0.1, gt=0, le=1, description="step of trustable's natural gradient")
     regression_metric: Literal["kl", "w2"] = Field(
         "kl", description="what trustable's network is fitted to its targets in"
     )

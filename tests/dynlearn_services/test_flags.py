@@ -55,7 +55,7 @@ def test_every_field_has_a_flag_with_help() -> None:
         ("seed", "INT", "[default: 0]"),
         ("learning_rate", "NUMBER", "[default: 0.001]"),
         ("mean_bound", "NUMBER", "absent: any way"),
-        ("covariance_bound", "NUMBER", "[default: 1.0, or none]"),
+        ("covariance_bound", "NUMBER", "[default: 0.1, or none]"),
         ("target_columns", "INT,INT,...", "all if absent"),
         ("schedule", "constant|cosine", "[default: cosine]"),
         ("objective", "NAME", "trust_region_nll, trustable [default: beta_nll]"),
