@@ -17,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,9 @@ def run_jobs(jobs: Sequence[Job], folder: Path, workers: int) -> dict[Job, Outco
                 for future in done:
                     future.result()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            # A fit may take hours; what has been done of it is kept.
+            for process in active_children():
+                process.terminate()
             raise
     return {job: Outcome.load(future.result()) for future, job in paths.items()}
 
@@ -165,3 +167,5 @@ if __name__ == "__main__":
         main()
     except DynlearnError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
