@@ -2,8 +2,8 @@
 
 All seeds of a fit train side by side, on the same data; figures are of the networks after their
 last update, on the test part, in original units: the median over seeds [least, greatest].
-``nn_constant_3`` is ``nn_constant`` with three hidden layers. ``trustable`` is the library's default
-on every set; ``beta=0`` and ``nll`` are the same objective.
+``nn_constant_3`` is ``nn_constant`` with three hidden layers. ``trustable`` is the library's
+default on every set; ``beta=0`` and ``nll`` are the same objective.
 
 - ``nll``: in nats, summed over dimensions. ``kl``: KL(truth ‖ fit) in nats.
 - ``rmse``, ``rmse_to_mean``: to the noisy targets, and to their true mean.
