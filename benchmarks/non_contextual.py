@@ -23,7 +23,6 @@ The paper's own figures of this study are not in its text. What differs from wha
 """
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,8 +31,13 @@ import torch
 from benchmarks.gaussian_fits.cases import multivariate_cases, univariate_cases
 from benchmarks.gaussian_fits.figures import draw_kl, draw_trajectories
 from benchmarks.gaussian_fits.study import MULTIVARIATE, UNIVARIATE, Key, Trace, run_study
-from benchmarks.report import command_line, markdown_table, print_figures, write_results
-from dynlearn.errors import DynlearnError
+from benchmarks.report import (
+    command_line,
+    markdown_table,
+    print_figures,
+    run_command,
+    write_results,
+)
 
 ITERATIONS = {"small": 200, "paper": 400}
 INSTANCES = 10
@@ -126,7 +130,4 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DynlearnError as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.data.paper import Printed
+from dynlearn.errors import DynlearnError
 
 Statistic = Literal["mean", "median"]
 
@@ -163,6 +164,16 @@ def write_results(
 def _hardware() -> str:
     cores = f"{os.cpu_count()} CPU cores"
     return f"{cores} and {torch.cuda.get_device_name()}" if torch.cuda.is_available() else cores
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a benchmark's ``main``; where it cannot go on, end with a line that says why."""
+    try:
+        main()
+    except DynlearnError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 def print_figures(benchmark: str, figures: Mapping[str, float]) -> None:

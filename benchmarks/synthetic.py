@@ -14,7 +14,6 @@ The Trustable paper's own figures are missing from its text, so those of its set
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import active_children, get_context
@@ -27,11 +26,17 @@ from tqdm import tqdm
 from benchmarks.data.paper import SINE_LEAST_NLL_RMSE, SINE_OPTIMAL_RMSE
 from benchmarks.data.synthetic import load, score
 from benchmarks.data.table import Array
-from benchmarks.report import Runs, command_line, comparison_table, print_figures, write_results
+from benchmarks.report import (
+    Runs,
+    command_line,
+    comparison_table,
+    print_figures,
+    run_command,
+    write_results,
+)
 from benchmarks.synthetic_fits.job import Outcome, run
 from benchmarks.synthetic_fits.pictures import draw_set
 from benchmarks.synthetic_fits.recipes import OBJECTIVES, RECIPES, Job
-from dynlearn.errors import DynlearnError
 
 BUDGETS = "small", "paper"
 _METRICS = ("nll", "rmse", "rmse_to_mean", "kl", "w2", "w2_covariance", "w2_normalised")
@@ -165,9 +170,4 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DynlearnError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+    run_command(main)

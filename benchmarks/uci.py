@@ -10,7 +10,6 @@ that a run that was cut off goes on.
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,15 @@ from tqdm import tqdm
 from benchmarks.data import uci
 from benchmarks.data.paper import uci_figures
 from benchmarks.data.table import Table
-from benchmarks.report import Runs, command_line, comparison_table, print_figures, write_results
+from benchmarks.report import (
+    Runs,
+    command_line,
+    comparison_table,
+    print_figures,
+    run_command,
+    write_results,
+)
 from dynlearn.config import TrainConfig
-from dynlearn.errors import DynlearnError
 from dynlearn.heads import Head
 from dynlearn.member_group import MemberGroup, TrainingData
 from dynlearn.networks import EnsembleNetwork
@@ -283,9 +288,4 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DynlearnError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+    run_command(main)

@@ -293,8 +293,8 @@ TINY = ["--members", "2", "--hidden", "4", "--max-updates", "20", "--validate-ev
             ["--objective", "trustable", "--mean-bound", "0.5", "--separate-networks"],
             "variance",
             [
-                "| objective | trustable, fitted in kl, step 0.03, β = 0, "
-                "kl bound of the mean 0.5, kl bound of the covariance 1 |",
+                "| objective | trustable, fitted in kl, step 0.1, β = 0, "
+                "kl bound of the mean 0.5, kl bound of the covariance 0.1 |",
                 "| covariance | diagonal |",
                 "| network | 2 members, 4, silu, once for the mean and once for the rest |",
             ],
