@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.products import measure_products
 from benchmarks.race import Contender, Lap, Turn, race
-from benchmarks.report import markdown_table, print_figures
+from benchmarks.report import markdown_table, print_figures, run_command
 from dynlearn.config import TrainConfig
 from dynlearn.heads import Head
 from dynlearn.member_group import MemberGroup, TrainingData
@@ -214,4 +214,4 @@ def summarise(laps: Mapping[str, Sequence[Lap]]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

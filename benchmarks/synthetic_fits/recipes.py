@@ -1,4 +1,4 @@
-"""How each synthetic set is trained on: the networks of its paper, and how much of a budget.
+"""How each synthetic set is trained on: the networks of its paper, but for the spirals' activation.
 
 The sets of the β-NLL paper are not standardised and have one trunk for mean and variance. Those of
 the Trustable paper are standardised by their training part, and mean and scale have networks of
@@ -51,6 +51,7 @@ class Recipe:
     efforts: dict[str, Effort]
 
 
+# Itself its key: a recipe's options have no hash.
 @dataclass(frozen=True, eq=False)
 class Job:
     """One objective on one set, all seeds at once.

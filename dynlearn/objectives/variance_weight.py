@@ -18,8 +18,8 @@ _LOG_2PI = math.log(2 * math.pi)
 def weighted_nll(prediction: Gaussian, target: Tensor, beta: float) -> Tensor:
     """Return the NLL [...] of ``target`` [..., D], its gradient weighted.
 
-    On a diagonal the NLL of each dimension is multiplied by its predicted variance to the power β;
-    with full covariance see `with_weighted_gradient`.
+    On a diagonal the NLL of each dimension is multiplied by its predicted variance to the power β
+    (Seitzer et al. 2022, equation 5); with full covariance see `with_weighted_gradient`.
     """
     if isinstance(prediction, DiagonalGaussian):
         return _weighted_nll(prediction, target, None, _LOG_2PI, beta)
@@ -62,8 +62,8 @@ def _weighted_nll(
 class _WeightedNLL(torch.autograd.Function):
     """``½ Σ_d v^β ((e² + s) / v + log v + c)`` with ``v^β`` held constant, e = mean - target.
 
-    The gradients are found along with the value, in a third of the operations that autograd takes:
-    on tensors of this size each costs more than its arithmetic.
+    The gradients are found along with the value, in half the operations that autograd takes: on
+    tensors of this size each costs more than its arithmetic.
     """
 
     @staticmethod

@@ -14,6 +14,7 @@ from benchmarks.data.synthetic import NAMES, load, score
 from benchmarks.synthetic_fits import job as jobs
 from benchmarks.synthetic_fits.job import Outcome, Training, run
 from benchmarks.synthetic_fits.recipes import OBJECTIVES, RECIPES, Effort, Job
+from dynlearn.errors import InvalidInput
 
 SETS = "nn_constant", "sine", "spiral_k5"
 
@@ -168,6 +169,12 @@ def test_the_whole_benchmark(
     assert str(tmp_path) not in results
     assert (tmp_path / "nn_constant" / "sampling.png").exists()
     assert len(list((tmp_path / "fits").glob("*.npz"))) == 4
+
+
+def test_an_objective_that_no_chosen_set_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["synthetic", "--sets", "sine", "--objectives", "trustable"])
+    with pytest.raises(InvalidInput, match="expected an objective that sine has at the small"):
+        synthetic.main()
 
 
 def test_no_workers_are_refused(
