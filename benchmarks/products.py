@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import markdown_table
+from dynlearn.affine import members_affine, onednn_is_faster
 
 # Operands of a product that fills the machine, and of a layer of five members.
 _SHAPES = {
@@ -24,8 +25,11 @@ def measure_products() -> dict[str, float]:
     for name, count in (("torch_1_thread", 1), ("torch", threads)):
         torch.set_num_threads(count)
         rates[name] = _rates(lambda a, b: partial(torch.matmul, a, b))
+        rates[f"{name}_onednn"] = _rates(_onednn_product)
     rates["jax"] = _rates(_jax_product)
-    print(f"Torch has {threads} threads; the load was {load:.1f} before. GFLOP/s of products:\n")
+    chosen = "oneDNN" if onednn_is_faster() else "MKL"
+    print(f"Torch has {threads} threads; the load was {load:.1f} before; dynlearn uses {chosen}.")
+    print("GFLOP/s of products:\n")
     rows = [[name, *(f"{rate:.0f}" for rate in each.values())] for name, each in rates.items()]
     print(markdown_table(["", "2048³", "5 × 256·200·200"], rows), flush=True)
     return {"load": load} | {
@@ -41,6 +45,11 @@ def _rates(prepare: Callable[[Tensor, Tensor], Callable[[], object]]) -> dict[st
         a, b = (torch.randn(shape) for shape in shapes)
         rates[name] = 2e-9 * a.numel() * b.shape[-1] / _best_seconds(prepare(a, b))
     return rates
+
+
+def _onednn_product(a: Tensor, b: Tensor) -> Callable[[], object]:
+    a, b = (tensor.reshape(-1, *tensor.shape[-2:]) for tensor in (a, b))
+    return partial(members_affine, torch.zeros(len(b), 1, b.shape[2]), a, b, True)
 
 
 def _jax_product(a: Tensor, b: Tensor) -> Callable[[], object]:

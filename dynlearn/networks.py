@@ -11,6 +11,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from dynlearn.affine import members_affine, onednn_is_faster
 from dynlearn.gaussian import DiagonalGaussian
 from dynlearn.heads import Head
 from dynlearn.mixture import Distribution
@@ -32,6 +33,7 @@ class EnsembleLinear(nn.Module):
         self.blocks = tuple(blocks)
         self.weight = nn.Parameter(torch.zeros(members, inputs, sum(blocks)))
         self.bias = nn.Parameter(torch.zeros(members, 1, sum(blocks)))
+        self._with_onednn = onednn_is_faster()
 
     def initialize(self, kind: Initialization, generators: Sequence[torch.Generator]) -> None:
         """Draw new weights and clear the biases.
@@ -52,7 +54,7 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [E, B, I] to [E, B, D]."""
-        return torch.baddbmm(self.bias, inputs, self.weight)
+        return members_affine(self.bias, inputs, self.weight, self._with_onednn)
 
 
 class EnsemblePerceptron(nn.Sequential):
