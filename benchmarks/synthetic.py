@@ -14,7 +14,8 @@ The Trustable paper's own figures are missing from its text, so those of its set
 
 What differs from the papers: Trustable's sets have a cosine schedule, under which last updates can
 be compared; the spirals have SiLU and LeCun's initialisation where its paper has ReLU and Glorot's;
-the thinnest trains for 6000 epochs, not 3000, with three seeds, at the paper's budget.
+the thinnest has steps of 0.01, and at the paper's budget four times the paper's updates and three
+seeds.
 """
 
 import argparse
