@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 NAME ?= $(filter-out uci,$(patsubst benchmarks/%.py,%,$(shell grep -l __main__ benchmarks/*.py)))
 BUDGET ?= small
 # Benchmarks beside other people's packages, which lie in a folder that nothing else looks into.
-WITH_RIVALS := training
+WITH_RIVALS := training rollout
 RIVALS := $(VENV)/rivals
 # Only from the command line: ENV means something else in many people's shells.
 DEMO_ENV := $(if $(findstring command line,$(origin ENV)),$(ENV))

@@ -4,8 +4,11 @@ DynlearnError
 ├── InvalidInput          the caller asked for something that cannot be (exit 2, HTTP 400)
 │   ├── NotFound          no such environment, dataset, model or version (exit 2, HTTP 404)
 │   ├── CorruptData       a file or an array is not what it must be (exit 2, HTTP 400)
-│   └── TooLarge          a size above its limit (exit 2, HTTP 413)
+│   ├── TooLarge          a size above its limit (exit 2, HTTP 413)
+│   ├── Unauthorized      no token, or one that is not known (exit 2, HTTP 401)
+│   └── Forbidden         a token whose role does not allow it (exit 2, HTTP 403)
 ├── Unavailable           a service cannot answer now (exit 1, HTTP 503)
+│   └── DeadlineExceeded  the time that the caller gave has passed (exit 1, HTTP 504)
 └── NumericalFailure      a computation gave NaN or infinity (exit 1, HTTP 500)
 
 Every message says what was expected, what came, and how to mend it, in one line.
@@ -45,10 +48,28 @@ class TooLarge(InvalidInput):
     http_status = 413
 
 
+class Unauthorized(InvalidInput):
+    """A call without a token that is known."""
+
+    http_status = 401
+
+
+class Forbidden(InvalidInput):
+    """A call that the token's role does not allow."""
+
+    http_status = 403
+
+
 class Unavailable(DynlearnError):
     """A service that cannot answer at present."""
 
     http_status = 503
+
+
+class DeadlineExceeded(Unavailable):
+    """The time that the caller gave has passed; trying again would take as long."""
+
+    http_status = 504
 
 
 class NumericalFailure(DynlearnError):

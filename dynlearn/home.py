@@ -26,7 +26,8 @@ class Home:
     """Where everything lives under one root.
 
     ``datasets/``, ``models/`` (the registry), ``runs/`` (checkpoints and TensorBoard logs),
-    ``evaluations/``, ``plans/`` (pictures of played episodes) and ``demo/``.
+    ``evaluations/``, ``plans/`` (pictures of played episodes), ``demo/`` and ``tokens.json`` (who
+    may ask the services).
     """
 
     def __init__(self, root: str | Path | None = None):
@@ -37,6 +38,11 @@ class Home:
     def models(self) -> Path:
         """The registry's folder."""
         return self.root / "models"
+
+    @property
+    def tokens(self) -> Path:
+        """The file of the tokens that services ask for."""
+        return self.root / "tokens.json"
 
     def dataset(self, name: str) -> str:
         """Return where a dataset lives; a URI such as ``s3://bucket/name`` is returned as it is."""

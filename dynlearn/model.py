@@ -1,7 +1,7 @@
 """DynamicsModel: from an observation and an action to the next observation's distribution.
 
 Shapes: E members, B batch, O observation, A action, D predicted columns, S start states,
-P candidates, H horizon, N particles.
+P candidates, H horizon, N particles or successors.
 """
 
 from __future__ import annotations
@@ -171,6 +171,24 @@ class DynamicsModel(nn.Module):
             value = answer.mean.mean(0)
         return self.target_scaler.restore(value) + self._base(observation)
 
+    @torch.inference_mode()
+    def step_groups(self, observation: Tensor, action: Tensor, noise: Tensor) -> Tensor:
+        """Return some successors of each row, for rows sorted by member and equally many of each.
+
+        They are those of `step` for the same member and noise.
+
+        Args:
+            observation: [E, B, O].
+            action: [E, B, A], one-hot where actions are discrete.
+            noise: standard normal draws for the N successors of each row [E, B, N, D].
+
+        Returns:
+            The values of the predicted columns [E, B, N, D].
+        """
+        answer: Distribution = self.network(self._inputs(observation, action))
+        value = answer.apply(lambda tensor: tensor.unsqueeze(2)).sample(noise)
+        return self.target_scaler.restore(value) + self._base(observation).unsqueeze(2)
+
     def rollout(
         self,
         observation: Any,
@@ -186,7 +204,8 @@ class DynamicsModel(nn.Module):
             actions: [S, P, H, A], or integers [S, P, H] where actions are discrete.
             particles: N, trajectories for each sequence (one suffices for ``expectation``).
             propagation: ``ts1`` draws a member at each step, ``tsinf`` one for the whole
-                trajectory, ``expectation`` follows the mixture's mean.
+                trajectory; ``moment_matching`` is ``ts1`` with particles redrawn at each step from
+                the Gaussian of their moments; ``expectation`` follows the mixture's mean.
             seed: of the members and the noise.
 
         Raises:
@@ -196,8 +215,7 @@ class DynamicsModel(nn.Module):
         observation = self.as_tensor(observation)
         actions = self.as_tensor(self._encode_actions(actions))
         self._check_columns(observation, actions)
-        generator = seeded(seed)
-        return rollout(self, observation, actions, particles, propagation, generator)
+        return rollout(self, observation, actions, particles, propagation, seed)
 
     def require_full_state(self) -> None:
         """Check that trajectories can be imagined.
@@ -303,12 +321,12 @@ class DynamicsModel(nn.Module):
 
     def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
         if self.spec.observation_columns != tuple(range(self.spec.observation_size)):
-            observation = observation[:, list(self.spec.observation_columns)]
-        return self.input_scaler.standardise(torch.cat((observation, action), 1))
+            observation = observation[..., list(self.spec.observation_columns)]
+        return self.input_scaler.standardise(torch.cat((observation, action), -1))
 
     def _base(self, observation: Tensor) -> Tensor:
         if not self.spec.full_state:
-            observation = observation[:, list(self.spec.target_columns)]
+            observation = observation[..., list(self.spec.target_columns)]
         return observation * self.delta
 
     def _answer(self, observation: Tensor, action: Tensor, member: Tensor | None) -> Distribution:

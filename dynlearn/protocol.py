@@ -28,6 +28,19 @@ OUTPUTS = {
 }
 """The tensors of a prediction: what each attribute of a prediction is called on the wire."""
 
+ROLLOUT_OUTPUTS = {
+    "returns": "returns",
+    "return_std": "return_std",
+    "mean": "trajectory_mean",
+    "variance": "trajectory_variance",
+    "covariance": "trajectory_covariance",
+    "particles": "particles",
+}
+"""The tensors of a rollout, as `OUTPUTS`; the first two need a reward."""
+
+SAMPLE, SAMPLE_MEMBER = "next_observation_sample", "sample_member"
+"""The outputs of a draw: next observations, and which member each comes from."""
+
 
 class Document(BaseModel):
     """A part of a message; keys that extensions of the protocol add are passed over."""
@@ -110,6 +123,7 @@ class ModelParameters(Metadata):
     """What a planner must know of a served model.
 
     Attributes:
+        version: the one that this describes.
         observation_size: O.
         action_space: the action's bounds, or its choices.
         observation_columns: the observation columns that the model sees.
@@ -119,6 +133,7 @@ class ModelParameters(Metadata):
         full_state: whether every column is predicted, in order, so that rollouts can go on.
     """
 
+    version: str
     observation_size: int
     action_space: ActionSpace
     observation_columns: tuple[int, ...]

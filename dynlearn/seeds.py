@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-WEIGHTS, RESAMPLE, SHUFFLE, OBJECTIVE = range(4)
+WEIGHTS, RESAMPLE, SHUFFLE, OBJECTIVE, ROLLOUT = range(5)
 
 
 def derived_seed(seed: int, purpose: int, *more: int) -> int:

@@ -27,9 +27,10 @@ class SideBySide:
         self._torch_threads = torch.get_num_threads()
 
     def __enter__(self) -> Self:
-        if len(self._groups) > 1:
-            torch.set_num_threads(1)
-        self._pool = ThreadPoolExecutor(self._threads)
+        count = 1 if len(self._groups) > 1 else self._torch_threads
+        torch.set_num_threads(count)
+        # A thread's own number, which a new one would take only from some operations on.
+        self._pool = ThreadPoolExecutor(self._threads, "members", torch.set_num_threads, (count,))
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -124,13 +124,26 @@ def decode_response(body: bytes, header_length: str | None) -> InferResponse:
     return InferResponse(document.model_name, document.model_version, outputs, document.id)
 
 
-def encode_request(inputs: Mapping[str, Array], outputs: Sequence[str]) -> Message:
-    """Write a request whose tensors and answer travel in binary."""
+def encode_request(
+    inputs: Mapping[str, Array],
+    outputs: Sequence[str],
+    parameters: Mapping[str, Any] | None = None,
+    id: str | None = None,
+) -> Message:
+    """Write a request whose tensors and answer travel in binary.
+
+    Args:
+        inputs: tensors by name.
+        outputs: the names asked for; none leaves the choice to the server.
+        parameters: what else to say, as plain JSON values.
+        id: what the answer must repeat.
+    """
     tensors, blobs = _encode_tensors(inputs, binary=inputs)
-    document = {
+    document: dict[str, Any] = {
+        **({} if id is None else {"id": id}),
         "inputs": tensors,
         "outputs": [{"name": name} for name in outputs],
-        "parameters": {"binary_data_output": True},
+        "parameters": {**(parameters or {}), "binary_data_output": True},
     }
     return _join(to_json(document), blobs)
 
@@ -198,7 +211,7 @@ def _open(body: bytes, header_length: str | None, kind: type[_Kind]) -> tuple[_K
     try:
         document = kind.model_validate_json(body[:length])
     except ValidationError as error:
-        raise InvalidInput(_describe(error)) from error
+        raise InvalidInput(describe_fault(error)) from error
     return document, _Blobs(body, length)
 
 
@@ -214,7 +227,8 @@ def _parse_length(header_length: str, limit: int) -> int:
     return length
 
 
-def _describe(error: ValidationError) -> str:
+def describe_fault(error: ValidationError) -> str:
+    """Return where in a document the first fault is, what was expected and what came."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"])) or "body"
     given = first["input"]

@@ -176,8 +176,8 @@ RECIPES = {
         )
         for name in ("spiral_k0", "spiral_k2")
     },
-    # Four times its paper's updates, in larger steps, for standard deviations of 3e-5 that turn with
-    # the mean.
+    # Four times its paper's updates, in larger steps, for standard deviations of 3e-5 that turn
+    # with the mean.
     "spiral_k5": _of_trustable(
         "spiral_k5",
         {**_SPIRAL, "learning_rate": 1e-2},

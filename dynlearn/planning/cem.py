@@ -97,8 +97,8 @@ class CEM:
                 settings.particles,
                 settings.propagation,
                 settings.risk_aversion,
-                self._generator,
-            )
+                seed=int(torch.randint(2**63 - 1, (), generator=self._generator)),
+            ).score
             top = returns.topk(settings.elites, dim=1)
             if not top.values[:, 0].isfinite().all():
                 raise NumericalFailure(

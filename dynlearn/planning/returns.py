@@ -1,23 +1,41 @@
 """What action sequences are worth in imagination.
 
-Shapes: S start states, P candidates, H horizon, O observation, A action, G context.
+Shapes: S start states, P candidates, N particles, H horizon, O observation, A action, G context,
+C sequences that are imagined at once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dynlearn.rollout import Dynamics, rollout
+from dynlearn.rollout import Dynamics, Imagination, finish
 
 if TYPE_CHECKING:
     from dynlearn.config import Propagation
     from dynlearn.task import TransitionFunction
 
 
-@torch.inference_mode()
+class Returns(NamedTuple):
+    """What each action sequence is worth.
+
+    A sequence whose imagined states or rewards leave the finite numbers is worth minus infinity
+    for certain, so that it can never be chosen.
+
+    Attributes:
+        mean: of the discounted sum of rewards over the particles, [S, P].
+        std: its standard deviation over the particles, [S, P].
+        score: the mean less the risk, [S, P].
+    """
+
+    mean: Tensor
+    std: Tensor
+    score: Tensor
+
+
 def estimate_returns(
     dynamics: Dynamics,
     reward: TransitionFunction,
@@ -27,14 +45,14 @@ def estimate_returns(
     particles: int,
     propagation: Propagation,
     risk_aversion: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """Return what each action sequence is worth, [S, P]: its mean return less its risk.
+    seed: int,
+    discount: float = 1.0,
+) -> Returns:
+    """Return what each action sequence is worth.
 
-    The risk is the standard deviation of the sum of rewards over particles, times
-    ``risk_aversion``. A planner looks for the places where a model errs to its favour; there the
-    members disagree, and the risk makes them unattractive. A sequence whose imagined states or
-    rewards leave the finite numbers is worth minus infinity, so that it can never be chosen.
+    The risk is the standard deviation of the return over particles, times ``risk_aversion``. A
+    planner looks for the places where a model errs to its favour; there the members disagree, and
+    the risk makes them unattractive.
 
     Args:
         dynamics: steps the full state.
@@ -45,22 +63,64 @@ def estimate_returns(
         particles: imagined trajectories of each sequence.
         propagation: how members are chosen along the way.
         risk_aversion: standard deviations to subtract from the mean.
-        generator: of members and noise.
+        seed: of members and noise.
+        discount: of each step's reward relative to the one before.
+
+    Raises:
+        InvalidInput: a shape or the seed is wrong, or ``particles`` is below one.
     """
-    following = rollout(dynamics, observation, actions, particles, propagation, generator).particles
-    before = torch.cat(
-        (
-            observation[:, None, None, None].expand(*following.shape[:3], 1, -1),
-            following[:, :, :, :-1],
-        ),
-        3,
+    return finish(
+        returns_in_turns(
+            dynamics,
+            reward,
+            observation,
+            actions,
+            context,
+            particles,
+            propagation,
+            risk_aversion,
+            seed,
+            discount,
+        )
     )
-    action = actions[:, :, None].expand(*following.shape[:4], -1)
-    goal = context[:, None, None, None].expand(*following.shape[:4], -1)
-    rewards = reward(before, action, following, goal)
-    std, mean = torch.std_mean(rewards.sum(-1), -1, correction=0)
-    returns = mean - risk_aversion * std
-    # The states too: a sparse reward, -(distance > tolerance), takes NaN for a success. A sum is
-    # finite only if all its terms are, and needs no array of flags.
-    finite = returns.isfinite() & following.sum((2, 3, 4)).isfinite()
-    return torch.where(finite, returns, -torch.inf)
+
+
+@torch.inference_mode()
+def returns_in_turns(
+    dynamics: Dynamics,
+    reward: TransitionFunction,
+    observation: Tensor,
+    actions: Tensor,
+    context: Tensor,
+    particles: int,
+    propagation: Propagation,
+    risk_aversion: float,
+    seed: int,
+    discount: float = 1.0,
+) -> Generator[None, None, Returns]:
+    """Do what `estimate_returns` does a little at a time, between yields."""
+    imagination = Imagination(dynamics, observation, actions, particles, propagation, seed)
+    mean, std = observation.new_empty(2, *actions.shape[:2])
+
+    def imagine(chunks: range) -> None:
+        sequences = imagination.sequences(chunks)
+        start = imagination.start_of(sequences)
+        shape = len(start), imagination.particles, -1
+        before = observation[start, None].expand(shape)
+        goal = context[start, None].expand(shape)
+        total, check = before.new_zeros(2, *shape[:2])
+        steps = actions.flatten(0, 1)[sequences].unbind(1)
+        for step, after in enumerate(imagination.steps(chunks)):
+            rewards = reward(before, steps[step][:, None].expand(shape), after, goal)
+            total.add_(rewards, alpha=discount**step)
+            # The states too: a sparse reward, -(distance > tolerance), takes NaN for a success. A
+            # sum is finite only if all its terms are, and needs no array of flags.
+            check += after.sum(-1)
+            before = after
+        of_chunk = torch.std_mean(total, -1, correction=0)
+        lost = ~(of_chunk[0] + of_chunk[1] + check.sum(-1)).isfinite()
+        std.flatten()[sequences] = of_chunk[0].masked_fill_(lost, 0)
+        mean.flatten()[sequences] = of_chunk[1].masked_fill_(lost, -torch.inf)
+
+    yield from imagination.turns(imagine)
+    return Returns(mean, std, mean - risk_aversion * std)

@@ -7,6 +7,7 @@ output, where a command has ``--json`` as one JSON object; progress and errors g
 import json
 import logging
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,10 @@ models = typer.Typer(
 )
 app.add_typer(datasets, name="datasets")
 app.add_typer(models, name="models")
+tokens = typer.Typer(
+    help="Say who may ask the services.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(tokens, name="tokens")
 
 HomeOption = Annotated[
     Path | None,
@@ -163,13 +168,15 @@ def evaluate(config: EvaluateConfig, home: HomeOption = None, as_json: JsonOptio
 @app.command()
 @with_config(ServeConfig)
 def serve(config: ServeConfig, home: HomeOption = None) -> None:
-    """Serve a model over HTTP in the Open Inference Protocol v2."""
+    """Serve models over HTTP in the Open Inference Protocol v2."""
     from dynlearn_services.server.process import serve
+    from dynlearn_services.tokens import Tokens
 
     def announce(url: str) -> None:
-        print(f"serving {config.model} at {url}", flush=True)
+        print(f"serving {', '.join(config.model) or 'all models'} at {url}", flush=True)
 
-    serve(config, Home(home).models, announce)
+    place = Home(home)
+    serve(config, place.models, Tokens(place.tokens), announce)
 
 
 @app.command()
@@ -332,3 +339,44 @@ def set_alias(model: str, alias: str, version: str, home: HomeOption = None) -> 
 
     Registry(Home(home).models).set_alias(model, alias, version)
     print(f"{model}@{alias} is version {version}")
+
+
+class _Role(StrEnum):
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@tokens.command("create")
+def create_token(
+    name: str,
+    role: Annotated[_Role, typer.Option(help="read, write or admin")] = _Role.READ,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token and print it, once; services then ask every caller for one."""
+    from dynlearn_services.tokens import Tokens
+
+    place = Home(home)
+    place.require_writable()
+    secret = Tokens(place.tokens).create(name, role.value)
+    _print(as_json, {"name": name, "role": role.value, "token": secret}, secret)
+
+
+@tokens.command("list")
+def list_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the tokens by name, with their roles."""
+    from dynlearn_services.tokens import Tokens
+
+    content = {token.name: {"role": token.role} for token in Tokens(Home(home).tokens).all()}
+    lines = [f"{name}: {about['role']}" for name, about in content.items()]
+    _print(as_json, content, "\n".join(lines) or "no tokens; on loopback none is needed")
+
+
+@tokens.command("revoke")
+def revoke_token(name: str, home: HomeOption = None) -> None:
+    """Make a token worthless."""
+    from dynlearn_services.tokens import Tokens
+
+    Tokens(Home(home).tokens).revoke(name)
+    print(f"{name} may ask no more")

@@ -176,7 +176,7 @@ def _metavar(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
     if get_origin(kind) is tuple:
-        return "INT,INT,..."
+        return "INT,INT,..." if get_args(kind)[0] is int else "TEXT,TEXT,..."
     return {int: "INT", float: "NUMBER"}.get(kind, "TEXT")
 
 

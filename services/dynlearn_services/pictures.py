@@ -52,7 +52,7 @@ def draw_imagined(
         actions[None, None].to(device),
         _PARTICLES,
         "tsinf",
-        torch.Generator().manual_seed(seed),
+        seed,
     ).particles[0, 0]
     trajectories = torch.cat((observations[0].expand(_PARTICLES, 1, -1), imagined.cpu()), 1)
     low, middle, high = np.quantile(trajectories.numpy(), [0.05, 0.5, 0.95], axis=0)

@@ -1,14 +1,16 @@
+import asyncio
 import http.server
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from dynlearn.client import DynamicsClient
+from dynlearn.client import AsyncDynamicsClient, DynamicsClient
 from dynlearn.config import ServeConfig
 from dynlearn.errors import (
     CorruptData,
@@ -16,6 +18,7 @@ from dynlearn.errors import (
     InvalidInput,
     NotFound,
     TooLarge,
+    Unauthorized,
     Unavailable,
 )
 from dynlearn.model import DynamicsModel, ModelSpec
@@ -24,6 +27,7 @@ from dynlearn.registry import Registry
 from dynlearn.rollout import rollout
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn_services.server import running_server
+from dynlearn_services.tokens import Tokens
 
 BOX = BoxSpace(low=(-1, -1), high=(1, 1))
 
@@ -85,7 +89,7 @@ def client(urls):
 @pytest.fixture
 def rows():
     draws = np.random.default_rng(0)
-    return draws.normal(size=(6, 4)).astype("f4"), draws.normal(size=(6, 2)).astype("f4")
+    return draws.normal(size=(6, 4)).astype("f4"), draws.uniform(-1, 1, (6, 2)).astype("f4")
 
 
 def test_spec(client, urls):
@@ -202,7 +206,7 @@ def test_refusals_of_the_server_become_our_errors(client, urls, rows):
         other.predict(observation, action)
     with (
         DynamicsClient(urls["arm"], "arm", version="7") as other,
-        pytest.raises(NotFound, match=r"expected version 1 .* got '7'"),
+        pytest.raises(NotFound, match=r"expected a version of model arm, got '7'"),
     ):
         other.spec  # noqa: B018
     with (
@@ -228,7 +232,7 @@ def test_no_server(rows):
         ):
             client.predict(*rows)
     with (
-        DynamicsClient(url, "arm") as client,
+        DynamicsClient(url, "arm", retries=1) as client,
         pytest.raises(Unavailable, match=f"expected a server at {url}"),
     ):
         client.predict(*rows)
@@ -278,7 +282,7 @@ def answering():
 )
 def test_answers_of_other_servers(answering, status, body, kind):
     url = answering(status, body)
-    with DynamicsClient(url, "arm") as client, pytest.raises(kind) as caught:
+    with DynamicsClient(url, "arm", retries=0) as client, pytest.raises(kind) as caught:
         client.spec  # noqa: B018
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value)
@@ -291,14 +295,12 @@ def test_remote_rollouts_are_the_local_ones(urls, name, propagation):
     model = MODELS[name]
     draws = torch.Generator().manual_seed(1)
     observation = torch.randn(2, 4, generator=draws)
-    actions = torch.randn(2, 3, 5, model.spec.action_size, generator=draws)
+    actions = torch.rand(2, 3, 5, model.spec.action_size, generator=draws) * 2 - 1
     if name == "walk":
         actions = torch.eye(3)[actions.argmax(-1)]
     with DynamicsClient(urls[name], name) as client:
         remote, local = (
-            rollout(
-                dynamics, observation, actions, 4, propagation, torch.Generator().manual_seed(2)
-            )
+            rollout(dynamics, observation, actions, 4, propagation, seed=2)
             for dynamics in (RemoteDynamics(client), model)
         )
     torch.testing.assert_close(remote.particles, local.particles, rtol=1e-4, atol=1e-5)
@@ -307,7 +309,7 @@ def test_remote_rollouts_are_the_local_ones(urls, name, propagation):
 def test_remote_steps_are_correlated_as_the_members_are(urls):
     """Ten thousand draws of one row of one member, against the member's own covariance."""
     draws = torch.Generator().manual_seed(3)
-    observation, action = torch.randn(1, 4, generator=draws), torch.randn(1, 2, generator=draws)
+    observation, action = torch.randn(1, 4, generator=draws), torch.rand(1, 2, generator=draws)
     noise = torch.randn(10_000, 4, generator=draws)
     member = torch.full((10_000,), 1)
     with DynamicsClient(urls["full"], "full") as client:
@@ -340,7 +342,7 @@ def test_factors_travel_only_where_they_say_more_than_variances(urls, name, fetc
 
 
 def test_a_step_without_noise_is_the_member_s_mean(urls):
-    observation, action = torch.randn(5, 4), torch.randn(5, 2)
+    observation, action = torch.randn(5, 4), torch.rand(5, 2)
     member = torch.tensor([2, 0, 1, 1, 2])
     with DynamicsClient(urls["arm"], "arm") as client:
         found = RemoteDynamics(client).step(observation, action, member, None)
@@ -388,3 +390,100 @@ def test_a_named_member_answers_its_row_alone(client, rows):
     chosen = member, np.arange(len(member))
     np.testing.assert_allclose(one.mean, every.member_means[chosen], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(one.variance, every.member_variances[chosen], rtol=1e-5)
+
+
+def test_samples_are_those_of_the_model(client, urls, rows):
+    sample = client.sample(*rows, seed=3)
+    value, member = MODELS["arm"].sample(*rows, seed=3)
+    np.testing.assert_array_equal(sample.value, value)
+    np.testing.assert_array_equal(sample.member, member)
+    assert sample.model_version == "1"
+    with DynamicsClient(urls["arm"], "arm", as_torch=True) as other:
+        assert torch.equal(other.sample(*rows, seed=3).value, value)
+
+
+def test_some_members_make_up_a_mixture(client, rows):
+    some = client.predict(*rows, ("mean", "covariance"), members=[2, 0])
+    every = client.predict(*rows, ("member_means", "member_variances"))
+    means, variances = every.member_means[[0, 2]], every.member_variances[[0, 2]]
+    np.testing.assert_allclose(some.mean, means.mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(some.variance, variances.mean(0) + means.var(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["arm", "walk", "full"])
+def test_rollouts_in_one_call_are_the_local_ones(urls, name):
+    model = MODELS[name]
+    draws = np.random.default_rng(1)
+    observations = draws.normal(size=(2, 4)).astype("f4")
+    actions = draws.uniform(-1, 1, (2, 3, 5, 2)).astype("f4")
+    if name == "walk":
+        actions = draws.integers(-1, 2, (2, 3, 5))
+    expected = model.rollout(observations, actions, particles=4, seed=2)
+    with DynamicsClient(urls[name], name) as client:
+        found = client.rollout(
+            observations, actions, 4, seed=2, outputs=("mean", "covariance", "particles")
+        )
+        again = client.rollout(observations, actions, 4, seed=2, outputs=("variance",))
+    for output in ("mean", "covariance", "particles"):
+        np.testing.assert_allclose(
+            getattr(found, output), getattr(expected, output), rtol=1e-4, atol=1e-5
+        )
+    np.testing.assert_allclose(again.variance, found.variance, rtol=1e-4, atol=1e-6)
+    assert found.model_version == "1"
+
+
+def test_concurrent_calls_on_an_event_loop(urls, rows):
+    observation, action = rows
+
+    async def ask():
+        async with AsyncDynamicsClient(urls["arm"], "arm") as client:
+            assert (await client.spec()).members == 3
+            async with client.pin() as plan:
+                return await asyncio.gather(
+                    *(plan.predict(observation * i, action, ("mean",)) for i in range(20))
+                )
+
+    for i, prediction in enumerate(asyncio.run(ask())):
+        expected = MODELS["arm"].predict(observation * i, action).mean
+        np.testing.assert_allclose(prediction.mean, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_server_that_wants_tokens(tmp_path, rows):
+    Registry(tmp_path / "models").publish("arm", MODELS["arm"].save)
+    tokens = Tokens(tmp_path / "tokens.json")
+    token = tokens.create("planner", "read")
+    config = ServeConfig(model="arm", port=0)
+    with running_server(config, tmp_path / "models", tokens) as url:
+        for wrong in ("", "dynlearn_guess"):
+            with DynamicsClient(url, "arm", token=wrong) as client, pytest.raises(Unauthorized):
+                client.predict(*rows)
+        with DynamicsClient(url, "arm", token=token) as client:
+            assert client.predict(*rows).model_version == "1"
+
+
+def test_a_pinned_plan_keeps_its_version_while_another_is_served(tmp_path, rows):
+    registry = Registry(tmp_path)
+    for name in ("arm", "full"):
+        registry.publish("arm", MODELS[name].save)
+    registry.set_alias("arm", "champion", "1")
+
+    def both(client):
+        found = client.predict(*rows, ("mean",))
+        expected = MODELS[{"1": "arm", "2": "full"}[found.model_version]].predict(*rows).mean
+        np.testing.assert_allclose(found.mean, expected, rtol=1e-5, atol=1e-6)
+        return found.model_version
+
+    with (
+        running_server(ServeConfig(model="arm", port=0), tmp_path) as url,
+        DynamicsClient(url, "arm") as client,
+        client.pin() as plan,
+    ):
+        assert both(client) == both(plan) == "1"
+        registry.set_alias("arm", "champion", "2")
+        end = time.monotonic() + 10
+        while both(client) == "1" and time.monotonic() < end:
+            time.sleep(0.05)
+        assert both(client) == "2"
+        assert both(plan) == plan.spec.version == "1"
+        with client.pin() as later:
+            assert both(later) == "2"

@@ -1,8 +1,13 @@
 from dynlearn.errors import (
     CorruptData,
+    DeadlineExceeded,
+    DynlearnError,
+    Forbidden,
     InvalidInput,
     NotFound,
     NumericalFailure,
+    TooLarge,
+    Unauthorized,
     Unavailable,
     nearest,
 )
@@ -10,16 +15,22 @@ from dynlearn.errors import (
 
 def test_exit_codes_and_http_statuses() -> None:
     codes = {
-        kind: (kind.exit_code, kind.http_status)
-        for kind in (InvalidInput, NotFound, CorruptData, Unavailable, NumericalFailure)
-    }
-    assert codes == {
+        DynlearnError: (1, 500),
         InvalidInput: (2, 400),
         NotFound: (2, 404),
         CorruptData: (2, 400),
+        TooLarge: (2, 413),
+        Unauthorized: (2, 401),
+        Forbidden: (2, 403),
         Unavailable: (1, 503),
+        DeadlineExceeded: (1, 504),
         NumericalFailure: (1, 500),
     }
+    assert {kind: (kind.exit_code, kind.http_status) for kind in codes} == codes
+
+
+def test_a_passed_deadline_is_a_way_of_being_unavailable() -> None:
+    assert issubclass(DeadlineExceeded, Unavailable)
 
 
 def test_nearest_names_what_is_close_else_what_is_known() -> None:

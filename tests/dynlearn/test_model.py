@@ -214,6 +214,23 @@ def test_step_gives_each_row_its_member(
     torch.testing.assert_close(found, prediction.mean)
 
 
+@pytest.mark.parametrize("options", SPECS.values(), ids=SPECS.keys())
+@pytest.mark.parametrize("each", [0, 1, 4])
+@pytest.mark.parametrize("successors", [1, 3])
+def test_steps_in_groups_are_steps(
+    make_model: MakeModel, options: dict[str, Any], each: int, successors: int
+) -> None:
+    model = make_model(**options)
+    e, d = model.members, len(model.spec.target_columns)
+    rows = [torch.from_numpy(part) for part in _rows(e * each)]
+    noise = torch.randn(e, each, successors, d)
+    found = model.step_groups(*(part.unflatten(0, (e, each)) for part in rows), noise)
+    repeated = (part.repeat_interleave(successors, 0) for part in rows)
+    member = torch.arange(e).repeat_interleave(each * successors)
+    expected = model.step(*repeated, member, noise.view(-1, d))
+    torch.testing.assert_close(found.view(-1, d), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_sample_names_its_members_and_follows_from_the_seed(make_model: MakeModel) -> None:
     model = make_model()
     observation, action = _rows(50)

@@ -283,6 +283,37 @@ def test_requests_keep_every_bit(inputs):
     assert_same_bits(decode_request(body, str(length)).inputs, inputs)
 
 
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.floats(-1e9, 1e9),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(names, children, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(names, plain, max_size=5), st.none() | st.text(max_size=1024))
+def test_requests_keep_their_parameters_and_id(parameters, id):
+    body, length = encode_request({"x": np.ones(2)}, ["a", "b"], parameters, id)
+    request = decode_request(body, str(length))
+    assert request.parameters == parameters
+    assert request.id == id
+    assert request.outputs == {"a": True, "b": True}
+    assert_same_bits(request.inputs, {"x": np.ones(2)})
+
+
+def test_parameters_do_not_turn_binary_off():
+    message = encode_request({"x": np.ones(2)}, ["a"], {"binary_data_output": False, "seed": 3})
+    request = decode_request(message.body, str(message.header_length))
+    assert request.outputs == {"a": True}
+    assert request.parameters == {"seed": 3}
+
+
+@pytest.mark.parametrize("id", ["", "plan-7", None])
+def test_answers_keep_their_id(id):
+    response = InferResponse("m", "1", {"a": np.ones(1)}, id)
+    body, length = encode_response(response, {"a"}, dumps)
+    assert decode_response(body, str(length)).id == id
+
+
 @given(tensors, st.sets(names), st.sampled_from([dumps, "standard"]))
 def test_responses_keep_every_bit(outputs, binary, write):
     if write == "standard":

@@ -189,6 +189,22 @@ def test_an_unknown_model_names_the_nearest(fails: Fails, tmp_path: Path, comman
     assert "slide" in fails(command, "--model", "slid")
 
 
+def test_tokens_are_made_listed_and_revoked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ["--home", str(tmp_path)]
+    assert run(["tokens", "create", "planner", *home]) == 0
+    secret = capsys.readouterr().out.strip()
+    assert secret.startswith("dynlearn_")
+    assert run(["tokens", "create", "boss", "--role", "admin", "--json", *home]) == 0
+    assert json.loads(capsys.readouterr().out)["role"] == "admin"
+    assert run(["tokens", "revoke", "boss", *home]) == 0
+    capsys.readouterr()
+    assert run(["tokens", "list", "--json", *home]) == 0
+    assert json.loads(capsys.readouterr().out) == {"planner": {"role": "read"}}
+    assert run(["tokens", "create", "king", "--role", "king", *home]) == 2
+
+
 def test_a_model_of_another_environment_cannot_plan(fails: Fails, tmp_path: Path) -> None:
     publish_model(tmp_path, "pendulum")
     assert "4 observation columns" in fails("plan", "--model", "pendulum")

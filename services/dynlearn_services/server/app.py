@@ -1,35 +1,25 @@
-"""The HTTP application: routes that decode, call and encode, and one form for every error."""
+"""The HTTP application: which path asks for what."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+import asyncio
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version as installed_version
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
-from dynlearn.config import ServeConfig
-from dynlearn.errors import (
-    DynlearnError,
-    InvalidInput,
-    NotFound,
-    TooLarge,
-    Unavailable,
-    nearest,
-)
-from dynlearn.protocol import OUTPUTS, ModelMetadata, RequestDocument, ResponseDocument
-from dynlearn.wire import HEADER_LENGTH, InferResponse, Message, decode_request, encode_response
+from dynlearn.errors import DynlearnError, InvalidInput, Unavailable
+from dynlearn.protocol import ModelMetadata
+from dynlearn.wire import describe_fault
+from dynlearn_services.server.bodies import read_body
+from dynlearn_services.server.errors_page import handle_error
+from dynlearn_services.server.guard import Guard
 from dynlearn_services.server.loaded_model import LoadedModel
-
-DEFAULT_OUTPUTS = (OUTPUTS["mean"], OUTPUTS["variance"], OUTPUTS["covariance"])
-
-_dumps = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
+from dynlearn_services.server.service import Service
+from dynlearn_services.server.tensor_routes import DOCUMENTS, TensorRoutes, describe_routes
 
 
 class ErrorDocument(BaseModel):
@@ -38,8 +28,8 @@ class ErrorDocument(BaseModel):
     error: str
 
 
-def create_app(models: Mapping[str, LoadedModel], config: ServeConfig) -> FastAPI:
-    """Return the application that serves ``models`` by name, within the limits of ``config``."""
+def create_app(service: Service) -> FastAPI:
+    """Return the application over a service."""
     app = _App(
         title="dynlearn",
         summary="Dynamics models in the Open Inference Protocol v2",
@@ -49,146 +39,150 @@ def create_app(models: Mapping[str, LoadedModel], config: ServeConfig) -> FastAP
         responses={"default": {"description": "any error", "model": ErrorDocument}},
     )
     for kind in (DynlearnError, HTTPException, RequestValidationError, Exception):
-        app.add_exception_handler(kind, _answer_error)
+        app.add_exception_handler(kind, handle_error)
+    app.add_middleware(TensorRoutes, service=service)
+    app.add_middleware(Guard, service=service)
+    app.include_router(_server_routes(service, app.version))
+    app.include_router(_repository_routes(service), prefix="/v2/repository")
 
     async def find(name: str) -> LoadedModel:
-        if name not in models:
-            raise NotFound(f"expected a served model, got {name!r}; {nearest(name, models)}")
-        return models[name]
+        return service.models.find(name)
 
     async def find_version(name: str, version: str) -> LoadedModel:
-        model = await find(name)
-        if version != model.version:
-            raise NotFound(
-                f"expected version {model.version} of model {name}, the one served, got {version!r}"
-            )
-        return model
+        found = service.models.find_loaded(name, version)
+        if found is None:
+            found = await asyncio.to_thread(service.models.load_version, name, version)
+        return found
 
-    @app.get("/v2")
-    async def describe_server() -> dict[str, Any]:
-        return {"name": "dynlearn", "version": app.version, "extensions": ["binary_tensor_data"]}
-
-    @app.get("/v2/health/live")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
-
-    @app.get("/v2/health/ready")
-    async def ready() -> dict[str, bool]:
-        for model in models.values():
-            _require_ready(model)
-        return {"ready": True}
-
-    app.include_router(_model_routes(find, config), prefix="/v2/models/{name}")
-    app.include_router(
-        _model_routes(find_version, config), prefix="/v2/models/{name}/versions/{version}"
-    )
+    for finder, path in (
+        (find, "/models/{name}"),
+        (find_version, "/models/{name}/versions/{version}"),
+    ):
+        app.include_router(_model_routes(finder, service), prefix=f"/v2{path}")
     return app
 
 
-def _model_routes(find: Callable[..., Awaitable[LoadedModel]], config: ServeConfig) -> APIRouter:
+def _server_routes(service: Service, version: str) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/v2")
+    async def describe_server() -> dict[str, Any]:
+        extensions = ["binary_tensor_data", "model_repository"]
+        return {"name": "dynlearn", "version": version, "extensions": extensions}
+
+    @routes.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @routes.get("/v2/health/ready")
+    async def ready() -> dict[str, bool]:
+        if service.is_draining:
+            raise Unavailable("the server is ending; ask another one")
+        service.models.require_ready()
+        return {"ready": True}
+
+    @routes.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        content, kind = service.metrics.page()
+        return Response(content, headers={"Content-Type": kind})
+
+    return routes
+
+
+class IndexRequest(BaseModel):
+    """What to list of the repository."""
+
+    model_config = ConfigDict(strict=True)
+
+    ready: bool = False
+
+
+class VersionDocument(BaseModel):
+    """A version in the repository's index."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+def _repository_routes(service: Service) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.post("/index", openapi_extra=_json_body(IndexRequest))
+    async def index(request: Request) -> list[VersionDocument]:
+        """List all versions of all models, or those in memory where `ready` is true."""
+        body = await read_body(request, service.config.max_body_bytes)
+        wanted = _parse(IndexRequest, body or b"{}")
+        states = await asyncio.to_thread(service.models.index)
+        return [
+            VersionDocument(**vars(state))
+            for state in states
+            if state.state == "READY" or not wanted.ready
+        ]
+
+    @routes.post("/models/{name}/load")
+    async def load(name: str) -> dict[str, Any]:
+        """Serve a model's champion."""
+        await asyncio.to_thread(service.models.load, name)
+        return {}
+
+    @routes.post("/models/{name}/unload")
+    async def unload(name: str) -> dict[str, Any]:
+        """Serve a model no more."""
+        await asyncio.to_thread(service.models.unload, name)
+        return {}
+
+    return routes
+
+
+def _model_routes(find: Callable[..., Awaitable[LoadedModel]], service: Service) -> APIRouter:
     """Return the routes of one model, which ``find`` takes from the path."""
     routes = APIRouter()
     Model = Annotated[LoadedModel, Depends(find)]
 
     @routes.get("", response_model=ModelMetadata)
     async def describe_model(model: Model) -> Response:
+        versions = await asyncio.to_thread(service.models.versions, model.name)
         # Pydantic's own JSON: FastAPI's turns the infinite bounds of actions into null.
-        return Response(model.metadata().model_dump_json(), media_type="application/json")
+        content = model.metadata(versions).model_dump_json()
+        return Response(content, media_type="application/json")
 
     @routes.get("/ready")
     async def model_ready(model: Model) -> dict[str, Any]:
-        _require_ready(model)
         return {"name": model.name, "version": model.version, "ready": True}
-
-    @routes.post("/infer", response_class=Response, **_INFER_BODIES)
-    async def infer(model: Model, request: Request) -> Response:
-        """Predict next observations.
-
-        Inputs: `observation` [N, O] and `action` [N, A] (integers [N] where actions are discrete);
-        optionally `member`, integers [N]: which member alone answers each row, at a fraction of
-        the work. Outputs: those of the model's metadata, in JSON or as binary tensors.
-        """
-        body = await _read_body(request, config.max_body_bytes)
-        header_length = request.headers.get(HEADER_LENGTH)
-        message = await model.run(_infer, model, body, header_length, config.max_rows)
-        return Response(message.body, headers=message.headers)
 
     return routes
 
 
-def _infer(model: LoadedModel, body: bytes, header_length: str | None, max_rows: int) -> Message:
-    request = decode_request(body, header_length)
-    for name, values in request.inputs.items():
-        if len(values) > max_rows:
-            raise TooLarge(f"{name}: expected at most {max_rows} rows, got {len(values)}")
-    binary = request.outputs or dict.fromkeys(DEFAULT_OUTPUTS, request.binary)
-    outputs = model.compute(request.inputs, binary)
-    response = InferResponse(model.name, model.version, outputs, request.id)
-    return encode_response(response, {name for name in binary if binary[name]}, _dumps)
-
-
-def _require_ready(model: LoadedModel) -> None:
-    if not model.ready:
-        raise Unavailable(f"model {model.name} is warming up; ask again in a moment")
-
-
-async def _read_body(request: Request, limit: int) -> bytes:
-    """Return the body, read only as far as the limit."""
-    claimed = request.headers.get("Content-Length", "")
-    if claimed.isdecimal() and int(claimed) > limit:
-        raise TooLarge(f"body: expected at most {limit} bytes, got {claimed}")
-    chunks, size = [], 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"body: expected at most {limit} bytes, got more")
-            chunks.append(chunk)
-    except ClientDisconnect as error:
-        raise InvalidInput(f"body: expected all of it, got {size} bytes and a hang-up") from error
-    return b"".join(chunks)
-
-
-async def _answer_error(request: Request, error: Exception) -> JSONResponse:
-    """Turn any exception into the error that the protocol's clients read."""
-    status, headers = 500, None
-    message = "expected an answer, got a fault of the server; its log holds the cause"
-    if isinstance(error, DynlearnError):
-        status, message = error.http_status, str(error)
-    elif isinstance(error, HTTPException):
-        status, headers = error.status_code, error.headers
-        message = f"{error.detail}: {request.method} {request.url.path}; see /openapi.json"
-    elif isinstance(error, RequestValidationError):
-        status, message = 400, "expected a request as described in /openapi.json"
-    return JSONResponse({"error": message}, status, headers)
-
-
 _REFERENCE = "#/components/schemas/{model}"
-_BINARY = {
-    "schema": {"type": "string", "format": "binary"},
-    "x-layout": f"the JSON, its length in the header {HEADER_LENGTH}, then the binary tensors",
-}
 
 
-def _bodies(document: type[BaseModel]) -> dict[str, Any]:
+def _json_body(document: type[BaseModel]) -> dict[str, Any]:
     reference = {"$ref": _REFERENCE.format(model=document.__name__)}
-    return {"application/json": {"schema": reference}, "application/octet-stream": _BINARY}
+    return {"requestBody": {"content": {"application/json": {"schema": reference}}}}
 
 
-_INFER_BODIES: dict[str, Any] = {
-    "responses": {200: {"description": "the outputs", "content": _bodies(ResponseDocument)}},
-    "openapi_extra": {"requestBody": {"required": True, "content": _bodies(RequestDocument)}},
-}
+_Kind = TypeVar("_Kind", bound=BaseModel)
+
+
+def _parse(kind: type[_Kind], body: bytes) -> _Kind:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidInput(describe_fault(error)) from error
 
 
 class _App(FastAPI):
-    """FastAPI, with the bodies that the routes read and write by themselves described."""
+    """FastAPI, with the routes and bodies described that are read and written without it."""
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
+        documents: tuple[type[BaseModel], ...] = (*DOCUMENTS, IndexRequest)
         _, schemas = models_json_schema(
-            [(RequestDocument, "validation"), (ResponseDocument, "validation")],
+            [(each, "validation") for each in documents],
             ref_template=_REFERENCE,
         )
         document["components"]["schemas"] |= schemas["$defs"]
+        document["paths"] |= describe_routes(_REFERENCE)
         return document

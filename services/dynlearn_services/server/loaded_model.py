@@ -1,28 +1,75 @@
-"""LoadedModel: a model version in memory, and the one thread that runs it.
+"""LoadedModel: a model version in memory, by its protocol names.
 
 Shapes: E members, N rows, O observation, A action, D predicted columns.
 """
 
-import asyncio
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+import math
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from dynlearn.config import Propagation
 from dynlearn.errors import InvalidInput, nearest
+from dynlearn.mixture import Prediction
 from dynlearn.model import DynamicsModel
-from dynlearn.protocol import OUTPUTS, ModelMetadata, ModelParameters, TensorMetadata
+from dynlearn.protocol import (
+    OUTPUTS,
+    SAMPLE,
+    SAMPLE_MEMBER,
+    ModelMetadata,
+    ModelParameters,
+    TensorMetadata,
+)
 from dynlearn.registry import ModelVersion
+from dynlearn.rollout import seeded
 from dynlearn.spaces import DiscreteSpace
 from dynlearn.wire import Array
+from dynlearn_services.server.inputs import Inputs
 
 _ATTRIBUTES = {name: attribute for attribute, name in OUTPUTS.items()}
+# At most: float32, or int64.
+_ITEM_BYTES = 8
 _WARM_UP_ROWS = 64
+_MOST_DEVIATIONS = 1e6
+# What is computed at once; with five members of width 200, 30 MiB for each layer.
+_CHUNK = 8_192
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+
+@dataclass(frozen=True)
+class Draw:
+    """How next observations are sampled.
+
+    Attributes:
+        seed: of members and noise.
+        propagation: ``ts1`` and ``tsinf`` draw a member for each row and a sample of its
+            distribution, ``moment_matching`` a sample of the Gaussian with the mixture's mean and
+            covariance; ``expectation`` gives the mean.
+    """
+
+    seed: int
+    propagation: Propagation
+
+
+@dataclass(frozen=True)
+class _Draws:
+    draw: Draw
+    chosen: Tensor | None
+    noise: Tensor
+    value: Array
+
+    @property
+    def member(self) -> Array:
+        if self.chosen is None:
+            raise InvalidInput(
+                f"outputs: expected no {SAMPLE_MEMBER} with propagation "
+                f"{self.draw.propagation}, which draws no members"
+            )
+        member: Array = self.chosen.numpy()
+        return member
 
 
 class LoadedModel:
@@ -31,15 +78,18 @@ class LoadedModel:
     Attributes:
         name: the model's name in the registry.
         version: its concrete version.
-        ready: whether it has run once, so that the next answer comes at full speed.
+        model: what runs.
+        size: of its weights, in bytes.
+        last_used: a time of `time.monotonic`, kept by whoever looks after versions.
     """
 
     def __init__(self, name: str, version: str, model: DynamicsModel):
         self.name = name
         self.version = version
-        self.ready = False
-        self._model = model
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"inference-{name}")
+        self.model = model
+        self.last_used = time.monotonic()
+        self.size = sum(tensor.nbytes for tensor in model.state_dict().values())
+        self._shapes = _output_shapes(model)
 
     @classmethod
     def load(cls, version: ModelVersion, device: torch.device) -> "LoadedModel":
@@ -50,79 +100,89 @@ class LoadedModel:
         """
         return cls(version.name, version.version, DynamicsModel.load(version.folder, device))
 
-    async def run(
-        self,
-        function: Callable[Arguments, Result],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Result:
-        """Run a function on the model's thread."""
-        return await asyncio.wrap_future(self._thread.submit(function, *args, **kwargs))
-
-    def warm_up(self) -> None:
-        """Run the model once on its thread, then be ready."""
-        spec = self._model.spec
-        observation = np.zeros((_WARM_UP_ROWS, spec.observation_size), np.float32)
-        if isinstance(spec.action_space, DiscreteSpace):
-            action: Array = np.full(_WARM_UP_ROWS, spec.action_space.start)
-        else:
-            action = np.zeros((_WARM_UP_ROWS, spec.action_size), np.float32)
-        inputs = {"observation": observation, "action": action}
-        self._thread.submit(self.compute, inputs, OUTPUTS.values()).result()
-        self.ready = True
-
-    def close(self) -> None:
-        """Finish what was submitted and end the thread."""
-        self._thread.shutdown()
-
-    @torch.inference_mode()
-    def compute(self, inputs: Mapping[str, Array], outputs: Collection[str]) -> dict[str, Array]:
-        """Return the outputs that are asked for, and compute no others.
-
-        Args:
-            inputs: ``observation`` [N, O] and ``action`` [N, A], or integers [N] or [N, 1] where
-                actions are discrete; optionally ``member``, integers [N] or [N, 1], which member
-                alone answers each row.
-            outputs: names among the values of `dynlearn.protocol.OUTPUTS`.
+    def require_outputs(self, outputs: Sequence[str]) -> None:
+        """Check the names of outputs.
 
         Raises:
-            InvalidInput: a name, a shape or a datatype is wrong.
+            InvalidInput: the model has no such output.
         """
         for name in outputs:
-            if name not in _ATTRIBUTES:
+            if name not in self._shapes:
                 raise InvalidInput(
                     f"outputs: expected outputs of model {self.name}, got {name!r}; "
-                    f"{nearest(name, _ATTRIBUTES)}"
+                    f"{nearest(name, self._shapes)}"
                 )
-        if inputs.keys() - {"member"} != {"observation", "action"}:
-            raise InvalidInput(
-                "inputs: expected observation and action, and member or not, "
-                f"got {', '.join(inputs)}"
-            )
-        observation = _as_float32("observation", inputs["observation"])
-        if isinstance(self._model.spec.action_space, DiscreteSpace):
-            action = _as_integers("action", inputs["action"])
-        else:
-            action = _as_float32("action", inputs["action"])
-        member = _as_integers("member", inputs["member"]) if "member" in inputs else None
-        prediction = self._model.predict(observation, action, member)
-        return {name: getattr(prediction, _ATTRIBUTES[name]).cpu().numpy() for name in outputs}
 
-    def metadata(self) -> ModelMetadata:
+    def answer_bytes(self, outputs: Sequence[str], inputs: Inputs) -> int:
+        """Return how many bytes the outputs for so many rows are."""
+        return sum(_ITEM_BYTES * math.prod(self._shape(name, inputs)) for name in outputs)
+
+    @torch.inference_mode()
+    def compute(self, inputs: Inputs, outputs: Sequence[str]) -> dict[str, Array]:
+        """Return the outputs that are asked for, and compute no others."""
+        prediction = self.model.predict(inputs.observation, inputs.action, inputs.member)
+        if inputs.members is not None:
+            prediction = Prediction(prediction.members[list(inputs.members)])
+        return {name: _to_numpy(getattr(prediction, _ATTRIBUTES[name])) for name in outputs}
+
+    def compute_in_pieces(
+        self, inputs: Inputs, outputs: Sequence[str], draw: Draw | None = None
+    ) -> Generator[None, None, dict[str, Array]]:
+        """Compute many rows a few at a time, and return the outputs; samples too if asked for."""
+        plain = [name for name in outputs if name in _ATTRIBUTES]
+        whole = {name: np.empty(self._shape(name, inputs), np.float32) for name in plain}
+        draws = self._prepare(inputs, draw) if draw else None
+        for start in range(0, inputs.rows, _CHUNK):
+            if start:
+                yield
+            rows = slice(start, start + _CHUNK)
+            part = inputs.rows_of(rows)
+            for name, values in self.compute(part, plain).items() if plain else ():
+                self.rows_of(name, whole[name], rows)[:] = values
+            if draws:
+                draws.value[rows] = self._draw(part, draws, rows)
+        if draws and SAMPLE in outputs:
+            whole[SAMPLE] = draws.value
+        if draws and SAMPLE_MEMBER in outputs:
+            whole[SAMPLE_MEMBER] = draws.member
+        return {name: whole[name] for name in outputs}
+
+    def require_near(self, observation: Array) -> None:
+        """Check that observations [N, O] are anywhere near what the model was trained on.
+
+        Raises:
+            InvalidInput: one is so far away that no answer can be expected of the model.
+        """
+        columns = list(self.model.spec.observation_columns)
+        mean, std = (
+            values[: len(columns)].cpu().numpy()
+            for values in (self.model.input_scaler.mean, self.model.input_scaler.std)
+        )
+        with np.errstate(over="ignore"):
+            farthest = np.abs((observation[:, columns] - mean) / std).max()
+        if farthest > _MOST_DEVIATIONS:
+            raise InvalidInput(
+                f"observation: expected values like those that model {self.name} was trained on, "
+                f"got some {farthest:.3g} standard deviations away, where it has no finite answer"
+            )
+
+    def rows_of(self, output: str, values: Array, rows: slice) -> Array:
+        """Return some rows of an output."""
+        part: Array = values[rows] if self._shapes[output][0] == -1 else values[:, rows]
+        return part
+
+    def warm_up(self) -> None:
+        """Run once, so that the next answer comes at full speed."""
+        spec = self.model.spec
+        action: Array = np.zeros((_WARM_UP_ROWS, spec.action_size), np.float32)
+        if isinstance(spec.action_space, DiscreteSpace):
+            action = np.full(_WARM_UP_ROWS, spec.action_space.start)
+        observation = np.zeros((_WARM_UP_ROWS, spec.observation_size), np.float32)
+        self.compute(Inputs(observation, action), list(_ATTRIBUTES))
+
+    def metadata(self, versions: Sequence[str]) -> ModelMetadata:
         """Return what the model takes and gives, and what a planner must know of it."""
-        spec = self._model.spec
-        targets = len(spec.target_columns)
-        matrix, members = [-1, targets, targets], [spec.members, -1, targets]
-        shapes = {
-            "mean": [-1, targets],
-            "variance": [-1, targets],
-            "covariance": matrix,
-            "aleatoric": matrix,
-            "epistemic": matrix,
-            "member_means": members,
-            "member_variances": members,
-            "member_scale_trils": [*members, targets],
-        }
+        spec = self.model.spec
         action = (
             TensorMetadata(name="action", datatype="INT64", shape=[-1])
             if isinstance(spec.action_space, DiscreteSpace)
@@ -130,7 +190,7 @@ class LoadedModel:
         )
         return ModelMetadata(
             name=self.name,
-            versions=[self.version],
+            versions=list(versions),
             platform="dynlearn",
             inputs=[
                 TensorMetadata(
@@ -139,10 +199,13 @@ class LoadedModel:
                 action,
             ],
             outputs=[
-                TensorMetadata(name=name, datatype="FP32", shape=shapes[attribute])
-                for attribute, name in OUTPUTS.items()
+                TensorMetadata(
+                    name=name, datatype="INT64" if name == SAMPLE_MEMBER else "FP32", shape=shape
+                )
+                for name, shape in self._shapes.items()
             ],
             parameters=ModelParameters(
+                version=self.version,
                 observation_size=spec.observation_size,
                 action_space=spec.action_space,
                 observation_columns=spec.observation_columns,
@@ -153,22 +216,65 @@ class LoadedModel:
             ),
         )
 
+    def _prepare(self, inputs: Inputs, draw: Draw) -> _Draws:
+        """Draw members and noise for all rows: those of `DynamicsModel.sample`."""
+        generator = seeded(draw.seed)
+        targets = len(self.model.spec.target_columns)
+        chosen = None
+        if inputs.member is not None:
+            chosen = torch.from_numpy(inputs.member)
+        elif draw.propagation in ("ts1", "tsinf"):
+            among = inputs.members or range(self.model.members)
+            place = torch.randint(len(among), (inputs.rows,), generator=generator)
+            chosen = torch.tensor(list(among))[place]
+        noise = torch.randn(inputs.rows, targets, generator=generator)
+        return _Draws(draw, chosen, noise, np.empty((inputs.rows, targets), np.float32))
 
-def _as_float32(name: str, values: Array) -> Array:
-    if values.dtype.kind != "f":
-        raise InvalidInput(f"{name}: expected datatype FP32 or FP64, got integers")
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)
-    if values.dtype.itemsize > narrow.dtype.itemsize and not np.isfinite(narrow).all():
-        raise InvalidInput(f"{name}: expected values within the range of FP32, got larger ones")
-    return narrow
+    @torch.inference_mode()
+    def _draw(self, part: Inputs, draws: _Draws, rows: slice) -> Array:
+        model = self.model
+        if draws.chosen is not None:
+            observation, action = model.check_inputs(part.observation, part.action)
+            chosen, noise = (own[rows].to(model.device) for own in (draws.chosen, draws.noise))
+            return _to_numpy(model.step(observation, action, chosen, noise))
+        prediction = model.predict(part.observation, part.action)
+        if part.members is not None:
+            prediction = Prediction(prediction.members[list(part.members)])
+        if draws.draw.propagation == "expectation":
+            return _to_numpy(prediction.mean)
+        factor = torch.linalg.cholesky(prediction.covariance.double())
+        noise = draws.noise[rows].to(model.device).double().unsqueeze(-1)
+        return _to_numpy((prediction.mean + (factor @ noise).squeeze(-1)).float())
+
+    def _shape(self, output: str, inputs: Inputs) -> tuple[int, ...]:
+        shape = self._shapes[output]
+        if shape[0] == -1:
+            return (inputs.rows, *shape[1:])
+        members = shape[0]
+        if inputs.member is not None:
+            members = 1
+        elif inputs.members is not None:
+            members = len(inputs.members)
+        return (members, inputs.rows, *shape[2:])
 
 
-def _as_integers(name: str, values: Array) -> Array:
-    if values.dtype.kind != "i":
-        raise InvalidInput(f"{name}: expected datatype INT64 or INT32, got real numbers")
-    if values.ndim == 2 and values.shape[1] == 1:
-        return values[:, 0]
-    if values.ndim != 1:
-        raise InvalidInput(f"{name}: expected shape [rows] or [rows, 1], got {list(values.shape)}")
-    return values
+def _output_shapes(model: DynamicsModel) -> dict[str, list[int]]:
+    targets = len(model.spec.target_columns)
+    matrix, members = [-1, targets, targets], [model.members, -1, targets]
+    shapes = {
+        "mean": [-1, targets],
+        "variance": [-1, targets],
+        "covariance": matrix,
+        "aleatoric": matrix,
+        "epistemic": matrix,
+        "member_means": members,
+        "member_variances": members,
+        "member_scale_trils": [*members, targets],
+    }
+    named = {name: shapes[attribute] for attribute, name in OUTPUTS.items()}
+    return named | {SAMPLE: [-1, targets], SAMPLE_MEMBER: [-1]}
+
+
+def _to_numpy(values: Tensor) -> Array:
+    array: Array = values.cpu().numpy()
+    return array

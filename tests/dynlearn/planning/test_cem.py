@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from dynlearn.config import PlannerConfig
 from dynlearn.errors import InvalidInput, NumericalFailure
 from dynlearn.model import DynamicsModel
-from dynlearn.planning import CEM
+from dynlearn.planning import CEM, Returns, estimate_returns
 from dynlearn.spaces import BoxSpace, DiscreteSpace
 
 SETTINGS = PlannerConfig(horizon=4, candidates=64, elites=8, iterations=5, particles=1)
@@ -58,19 +59,27 @@ def _near(observation: Tensor, action: Tensor, next_observation: Tensor, context
 
 
 class Watched:
-    """A reward that keeps every candidate [S, P, H, A] and its return [S, P]."""
+    """What a planner asks `estimate_returns` for: candidates [S, P, H, A] and their scores [S, P].
+
+    Candidates are in original units, which in `BOX` are half action ranges.
+    """
 
     def __init__(self) -> None:
         self.candidates: list[Tensor] = []
         self.returns: list[Tensor] = []
 
-    def __call__(
-        self, observation: Tensor, action: Tensor, next_observation: Tensor, context: Tensor
-    ) -> Tensor:
-        rewards = _near(observation, action, next_observation, context)
-        self.candidates.append(action[:, :, 0].clone())
-        self.returns.append(rewards.sum(-1).mean(-1))
-        return rewards
+    def __call__(self, *arguments: Any, **options: Any) -> Returns:
+        found = estimate_returns(*arguments, **options)
+        self.candidates.append(arguments[3])
+        self.returns.append(found.score)
+        return found
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    watched = Watched()
+    monkeypatch.setattr("dynlearn.planning.cem.estimate_returns", watched)
+    return watched
 
 
 @pytest.mark.parametrize(
@@ -127,7 +136,7 @@ def test_the_seed_determines_the_plans(make_model: Callable[..., DynamicsModel])
         planner = CEM(make_model(), _near, BoxSpace(low=(-1,) * 2, high=(1,) * 2), settings, seed)
         return torch.stack([planner.plan(torch.zeros(2, 3), torch.ones(2, 1)) for _ in range(3)])
 
-    for propagation in ("ts1", "tsinf", "expectation"):
+    for propagation in ("ts1", "tsinf", "moment_matching", "expectation"):
         settings = SETTINGS.model_copy(
             update=dict(particles=3, iterations=2, propagation=propagation)
         )
@@ -135,9 +144,10 @@ def test_the_seed_determines_the_plans(make_model: Callable[..., DynamicsModel])
         assert not torch.equal(play(0), play(1))
 
 
-def test_the_action_is_the_first_of_the_best_sequence_seen_and_the_rest_starts_the_next() -> None:
-    watched = Watched()
-    planner = CEM(Walk(), watched, BOX, SETTINGS)
+def test_the_action_is_the_first_of_the_best_sequence_seen_and_the_rest_starts_the_next(
+    watched: Watched,
+) -> None:
+    planner = CEM(Walk(), _near, BOX, SETTINGS)
     start, goal = torch.zeros(2, 1), torch.tensor([[0.5], [-3.0]])
     action = planner.plan(start, goal)
     assert len(watched.candidates) == SETTINGS.iterations
@@ -150,9 +160,8 @@ def test_the_action_is_the_first_of_the_best_sequence_seen_and_the_rest_starts_t
     assert warm[:, -1].tolist() == [[0.0], [0.0]]
 
 
-def test_a_reset_or_another_number_of_starts_forgets_the_last_plan() -> None:
-    watched = Watched()
-    planner = CEM(Walk(), watched, BOX, SETTINGS)
+def test_a_reset_or_another_number_of_starts_forgets_the_last_plan(watched: Watched) -> None:
+    planner = CEM(Walk(), _near, BOX, SETTINGS)
     for starts in (2, 2, 3):
         planner.plan(torch.zeros(starts, 1), torch.ones(starts, 1))
         planner.reset() if starts == 2 else None
@@ -160,18 +169,16 @@ def test_a_reset_or_another_number_of_starts_forgets_the_last_plan() -> None:
         assert watched.candidates[call * SETTINGS.iterations][:, 0].count_nonzero() == 0
 
 
-def test_no_plan_looks_beyond_the_end_of_the_episode() -> None:
-    watched = Watched()
-    planner = CEM(Walk(), watched, BOX, SETTINGS)
+def test_no_plan_looks_beyond_the_end_of_the_episode(watched: Watched) -> None:
+    planner = CEM(Walk(), _near, BOX, SETTINGS)
     for steps_left, horizon in [(9, 4), (4, 4), (2, 2), (1, 1), (None, 4)]:
         action = planner.plan(torch.zeros(1, 1), torch.ones(1, 1), steps_left)
         assert action.shape == (1, 1)
         assert watched.candidates[-1].shape == (1, SETTINGS.candidates, horizon, 1)
 
 
-def test_candidates_narrow_around_the_elites() -> None:
-    watched = Watched()
-    CEM(Walk(), watched, BOX, SETTINGS).plan(torch.zeros(1, 1), torch.full((1, 1), 0.5))
+def test_candidates_narrow_around_the_elites(watched: Watched) -> None:
+    CEM(Walk(), _near, BOX, SETTINGS).plan(torch.zeros(1, 1), torch.full((1, 1), 0.5))
     for before, after, returns in zip(
         watched.candidates, watched.candidates[1:], watched.returns, strict=False
     ):
@@ -189,13 +196,11 @@ bounds = st.floats(-1e6, 1e6, width=32)
 def test_every_candidate_is_within_the_bounds(low: float, high: float, goal: float) -> None:
     low, high = min(low, high), max(low, high)
     watched = Watched()
-    planner = CEM(
-        Walk(),
-        watched,
-        BoxSpace(low=(low,), high=(high,)),
-        SETTINGS.model_copy(update=dict(iterations=2)),
-    )
-    action = planner.plan(torch.zeros(1, 1), torch.tensor([[goal]]))
+    space = BoxSpace(low=(low,), high=(high,))
+    planner = CEM(Walk(), _near, space, SETTINGS.model_copy(update=dict(iterations=2)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dynlearn.planning.cem.estimate_returns", watched)
+        action = planner.plan(torch.zeros(1, 1), torch.tensor([[goal]]))
     for values in (action, *watched.candidates):
         assert float(values.min()) >= low
         assert float(values.max()) <= high
@@ -220,10 +225,9 @@ def test_a_reward_that_is_blind_to_nan_is_not_fooled() -> None:
     assert float(planner.plan(torch.zeros(1, 1), torch.full((1, 1), 3.0))) <= 0
 
 
-def test_candidates_that_fail_do_not_shape_the_search() -> None:
+def test_candidates_that_fail_do_not_shape_the_search(watched: Watched) -> None:
     """Only the resting first candidate is finite; fewer are than there are elites."""
-    watched = Watched()
-    planner = CEM(Broken(lambda action: action != 0), watched, BOX, SETTINGS)
+    planner = CEM(Broken(lambda action: action != 0), _near, BOX, SETTINGS)
     action = planner.plan(torch.zeros(1, 1), torch.ones(1, 1))
     assert action.tolist() == [[0.0]]
     for candidates in watched.candidates:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -17,46 +18,32 @@ from tritonclient.utils import InferenceServerException
 
 from dynlearn.config import ServeConfig
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
-from dynlearn.model import DynamicsModel, ModelSpec
 from dynlearn.protocol import OUTPUTS, ModelMetadata
 from dynlearn.registry import Registry
-from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
+from dynlearn.spaces import BoxSpace, DiscreteSpace
 from dynlearn.wire import HEADER_LENGTH
 from dynlearn_services.server import running_server
 from dynlearn_services.server.app import create_app
+from dynlearn_services.server.inputs import Inputs
 from dynlearn_services.server.loaded_model import LoadedModel
+from dynlearn_services.server.replicas import running_replicas
+from dynlearn_services.server.service import Service
 
 ROWS, MAX_ROWS, MAX_BODY = 7, 1000, 100_000
 
 
-def make_model(action_space, targets, seed=0):
-    """Five observation columns in, ``targets`` of them out, three members, random weights."""
-    spec = ModelSpec(
-        observation_space=ObservationSpace(observation=BoxSpace(low=(-1,) * 5, high=(1,) * 5)),
-        action_space=action_space,
-        observation_columns=tuple(range(5)),
-        target_columns=targets,
-        members=3,
-        hidden=(16, 16),
-    )
-    model = DynamicsModel(spec)
-    generators = [torch.Generator().manual_seed(3 * seed + member) for member in range(3)]
-    model.network.initialize("lecun_uniform", generators)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
-def model():
+def model(make_model):
     return make_model(BoxSpace(low=(-1, -1), high=(1, 2)), (0, 1, 2, 3, 4))
 
 
 @pytest.fixture(scope="module")
-def discrete_model():
+def discrete_model(make_model):
     return make_model(DiscreteSpace(n=3, start=1), (3, 1))
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory, model, discrete_model):
+def registry(tmp_path_factory, make_model, model, discrete_model):
     registry = Registry(tmp_path_factory.mktemp("models"))
     registry.publish("arm", make_model(model.spec.action_space, (0, 1, 2, 3, 4), seed=1).save)
     registry.publish("arm", model.save)
@@ -75,10 +62,15 @@ def config(name, **changes):
     )
 
 
-@pytest.fixture(scope="module")
-def url(registry):
-    with running_server(config("arm"), registry.root) as url:
-        yield url
+@pytest.fixture(scope="module", params=["process", "replicas"])
+def url(request, registry):
+    """What every test of the protocol asks: the one process, and Ray Serve before two."""
+    if request.param == "process":
+        with running_server(config("arm"), registry.root) as url:
+            yield url
+    else:
+        with running_replicas(config("arm", replicas=2), registry.root) as url:
+            yield url
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +86,8 @@ def triton(url):
 
 
 @pytest.fixture(scope="module")
-def rows():
-    draws = np.random.default_rng(0)
-    return draws.normal(size=(ROWS, 5)).astype("f4"), draws.normal(size=(ROWS, 2)).astype("f4")
+def rows(draw_rows):
+    return draw_rows(ROWS)
 
 
 def triton_inputs(observation, action, module=tritonclient.http, binary=True, datatype="FP32"):
@@ -112,6 +103,12 @@ def expected(model, observation, action):
     return {name: getattr(prediction, attribute).numpy() for attribute, name in OUTPUTS.items()}
 
 
+@contextmanager
+def service_of(registry, **changes):
+    with Service(config("arm", **changes), registry.root) as service:
+        yield service
+
+
 def assert_same_bits(result, values):
     for name, value in values.items():
         array = result.as_numpy(name)
@@ -125,14 +122,15 @@ def test_triton_finds_server_and_model(triton, url):
     assert triton.is_server_ready()
     assert triton.is_model_ready("arm")
     assert triton.is_model_ready("arm", "2")
-    assert not triton.is_model_ready("arm", "1")
-    assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    assert triton.is_model_ready("arm", "1")
+    assert not triton.is_model_ready("arm", "3")
+    assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data", "model_repository"]
 
 
 @pytest.mark.parametrize("version", ["", "2"])
 def test_triton_reads_the_metadata(triton, model, version):
     metadata = triton.get_model_metadata("arm", version)
-    assert metadata["versions"] == ["2"]
+    assert metadata["versions"] == ["1", "2"]
     assert metadata["platform"] == "dynlearn"
     assert metadata["inputs"] == [
         {"name": "observation", "datatype": "FP32", "shape": [-1, 5]},
@@ -148,10 +146,12 @@ def test_triton_reads_the_metadata(triton, model, version):
         "member_means": [3, -1, 5],
         "member_variances": [3, -1, 5],
         "member_scale_trils": [3, -1, 5, 5],
+        "next_observation_sample": [-1, 5],
+        "sample_member": [-1],
     }
     parameters = ModelMetadata.model_validate(metadata).parameters
     assert parameters.action_space == model.spec.action_space
-    assert (parameters.members, parameters.full_state) == (3, True)
+    assert (parameters.version, parameters.members, parameters.full_state) == ("2", 3, True)
     assert parameters.covariance == "diagonal"
 
 
@@ -205,7 +205,7 @@ def test_asynchronous_triton_client(url, model, rows):
             url.removeprefix("http://")
         ) as client:
             assert await client.is_server_ready()
-            assert (await client.get_model_metadata("arm"))["versions"] == ["2"]
+            assert (await client.get_model_metadata("arm"))["versions"] == ["1", "2"]
             inputs = triton_inputs(*rows, module=tritonclient.http.aio)
             results = await asyncio.gather(*(client.infer("arm", inputs) for _ in range(8)))
             with pytest.raises(InferenceServerException, match="expected a served model"):
@@ -220,8 +220,8 @@ def test_triton_reads_our_errors(triton, rows):
     with pytest.raises(InferenceServerException, match="did you mean arm") as caught:
         triton.infer("am", triton_inputs(*rows))
     assert caught.value.status() == "404"
-    with pytest.raises(InferenceServerException, match=r"expected version 2 .* got '1'"):
-        triton.infer("arm", triton_inputs(*rows), model_version="1")
+    with pytest.raises(InferenceServerException, match=r"version of model arm, got '3'.* 1, 2"):
+        triton.infer("arm", triton_inputs(*rows), model_version="3")
     with pytest.raises(
         InferenceServerException, match=r"observation: .* \[rows, 5\], got \[7, 4\]"
     ):
@@ -310,7 +310,7 @@ BAD_REQUESTS = {
         {"inputs": [OBSERVATION, ACTION, tensor("member", [0, 3], datatype="INT64")]},
         None,
         400,
-        "member: expected 0 to",
+        "member: expected integers 0 to 2, got 0 to 3",
     ),
     "member of another length": (
         {"inputs": [OBSERVATION, ACTION, tensor("member", [0, 1, 1], datatype="INT64")]},
@@ -393,12 +393,15 @@ def test_bad_requests(http, url, body, length, status, names):
         ("GET", "/v2/", 404),
         ("GET", "/v2/models/arm/nothing", 404),
         ("GET", "/v2/models/harm", 404),
-        ("GET", "/v2/models/arm/versions/1", 404),
-        ("GET", "/v2/models/arm/versions/1/ready", 404),
+        ("GET", "/v2/models/arm/versions/3", 404),
+        ("GET", "/v2/models/arm/versions/3/ready", 404),
+        ("GET", "/v2/models/arm/versions/..%2F2", 404),
         ("GET", "/v2/models/arm%2F2", 404),
         ("GET", "/v2/models/arm/infer", 405),
         ("POST", "/v2/health/live", 405),
-        ("POST", "/v2/models/arm/versions/1/infer", 404),
+        ("POST", "/v2/models/arm/versions/3/infer", 404),
+        ("POST", "/v2/repository/models/harm/load", 404),
+        ("POST", "/v2/repository/models/harm/unload", 404),
     ],
 )
 def test_every_error_has_the_same_form(http, url, method, path, status):
@@ -463,39 +466,39 @@ def call(app, path, method="GET", **options):
     return asyncio.run(send())
 
 
-def test_ready_only_after_warm_up(model):
-    loaded = LoadedModel("arm", "1", model)
-    app = create_app({"arm": loaded}, config("arm"))
-    try:
+def test_ready_only_after_warm_up(registry):
+    with service_of(registry) as service:
+        app = create_app(service)
         assert call(app, "/v2/health/live").status_code == 200
-        for path in ("/v2/health/ready", "/v2/models/arm/ready", "/v2/models/arm/versions/1/ready"):
-            assert call(app, path).status_code == 503
-            assert "warming up" in call(app, path).json()["error"]
-        loaded.warm_up()
+        for path in ("/v2/health/ready", "/v2/models/arm/ready", "/v2/models/arm/versions/2/ready"):
+            answer = call(app, path)
+            assert answer.status_code == 503
+            assert answer.headers["Retry-After"] == "1"
+            assert "warming up" in answer.json()["error"]
+        service.warm_up()
         assert call(app, "/v2/health/ready").json() == {"ready": True}
-    finally:
-        loaded.close()
+        service.is_draining = True
+        assert call(app, "/v2/health/ready").status_code == 503
 
 
-def test_unbounded_actions_are_described():
+def test_unbounded_actions_are_described(tmp_path, make_model):
     space = BoxSpace(low=(-1, -np.inf), high=(1, np.inf))
-    loaded = LoadedModel("arm", "1", make_model(space, (0,)))
-    answer = call(create_app({"arm": loaded}, config("arm")), "/v2/models/arm")
+    Registry(tmp_path).publish("arm", make_model(space, (0,)).save)
+    with service_of(Registry(tmp_path)) as service:
+        service.warm_up()
+        answer = call(create_app(service), "/v2/models/arm")
     assert answer.json()["parameters"]["action_space"]["high"] == [1, "Infinity"]
     assert ModelMetadata.model_validate_json(answer.content).parameters.action_space == space
 
 
-def test_faults_of_the_server_do_not_show_its_insides(model):
-    class FaultyModel(LoadedModel):
-        def compute(self, inputs, outputs):
-            raise RuntimeError("secret /path")
+def test_faults_of_the_server_do_not_show_its_insides(registry, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("secret /path")
 
-    loaded = FaultyModel("arm", "1", model)
-    try:
-        app = create_app({"arm": loaded}, config("arm"))
-        answer = call(app, "/v2/models/arm/infer", "POST", content=json.dumps(GOOD))
-    finally:
-        loaded.close()
+    with service_of(registry) as service:
+        service.warm_up()
+        monkeypatch.setattr(LoadedModel, "compute", fail)
+        answer = call(create_app(service), "/v2/models/arm/infer", "POST", content=json.dumps(GOOD))
     assert answer.status_code == 500
     assert list(answer.json()) == ["error"]
     assert "secret" not in answer.text
@@ -504,11 +507,10 @@ def test_faults_of_the_server_do_not_show_its_insides(model):
 def test_only_what_is_asked_for_is_computed(model, rows, monkeypatch):
     loaded = LoadedModel("arm", "1", model)
     monkeypatch.setattr(torch, "einsum", None)
-    inputs = dict(zip(("observation", "action"), rows, strict=True))
     outputs = [OUTPUTS["mean"], OUTPUTS["variance"], OUTPUTS["aleatoric"]]
-    assert list(loaded.compute(inputs, outputs)) == outputs
+    assert list(loaded.compute(Inputs(*rows), outputs)) == outputs
     with pytest.raises(TypeError):
-        loaded.compute(inputs, [OUTPUTS["epistemic"]])
+        loaded.compute(Inputs(*rows), [OUTPUTS["epistemic"]])
 
 
 def test_the_openapi_page_describes_the_bodies(http, url):
@@ -553,7 +555,7 @@ def test_hosts_to_refuse(registry, host):
     assert repr(host) in str(caught.value) or f"{host}:0" in str(caught.value)
 
 
-def test_models_to_refuse(registry, tmp_path):
+def test_models_to_refuse(registry, tmp_path, make_model):
     with pytest.raises(NotFound, match="arm"), running_server(config("arn"), registry.root):
         pass
     truncated = Registry(tmp_path).publish(
@@ -575,7 +577,7 @@ import sys
 from pathlib import Path
 from dynlearn.config import ServeConfig
 from dynlearn_services.server import serve
-serve(ServeConfig(model="arm", port=0), Path(sys.argv[1]), lambda url: print(url, flush=True))
+serve(ServeConfig(model="arm", port=0), Path(sys.argv[1]), None, lambda url: print(url, flush=True))
 """
 
 

@@ -1,0 +1,142 @@
+"""Imagined returns a second: our `estimate_returns` and mbrl-lib's ``evaluate_action_sequences``.
+
+The planning step of PETS: 350 action sequences of 15 steps with 20 particles, with the ensemble of
+PETS and MBPO: 5 members of 4 × 200 SiLU from 28 + 4 columns to 28, float32, on the CPU. Both take
+turns, each in a process of its own with all of torch's threads, with ``ts1`` and with ``tsinf``;
+each ratio is the median over the rounds.
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.race import Contender, Lap, Turn, race
+from benchmarks.report import markdown_table, print_figures, run_command
+from dynlearn.config import Propagation
+from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.planning import estimate_returns
+from dynlearn.spaces import BoxSpace, ObservationSpace
+
+BUDGETS = {"small": 20, "full": 100}
+OBSERVATION, ACTION = 28, 4
+MEMBERS, HIDDEN = 5, (200, 200, 200, 200)
+CANDIDATES, PARTICLES, HORIZON = 350, 20, 15
+# Ours, and what mbrl-lib calls them.
+PROPAGATIONS: dict[Propagation, str] = {"ts1": "random_model", "tsinf": "fixed_model"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--budget", choices=BUDGETS, default="small")
+    rounds = BUDGETS[parser.parse_args().budget]
+    if not importlib.util.find_spec("mbrl"):
+        sys.exit("expected mbrl to compare with; run make bench NAME=rollout")
+    from benchmarks.rivals import mbrl_rollout
+
+    start, actions = make_plans()
+    contenders: dict[str, Contender] = {}
+    for ours, theirs in PROPAGATIONS.items():
+        contenders[f"dynlearn, {ours}"] = partial(imagine, ours, start, actions)
+        contenders[f"mbrl-lib, {ours}"] = partial(
+            mbrl_rollout.imagine, HIDDEN, MEMBERS, start, actions, PARTICLES, theirs, reward_of
+        )
+    print(f"\n{CANDIDATES} sequences of {HORIZON} steps, {PARTICLES} particles, {rounds} rounds:\n")
+    print_figures("rollout", summarise(race(contenders, rounds)))
+
+
+def make_plans() -> tuple[Tensor, Tensor]:
+    """Return a start state [O] and action sequences [P, H, A]."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(OBSERVATION, generator=generator)
+    return start, 2 * torch.rand(CANDIDATES, HORIZON, ACTION, generator=generator) - 1
+
+
+def make_model() -> DynamicsModel:
+    """Return a model at its initial weights."""
+    observation, action = (
+        BoxSpace(low=(-10.0,) * size, high=(10.0,) * size) for size in (OBSERVATION, ACTION)
+    )
+    columns = tuple(range(OBSERVATION))
+    spec = ModelSpec(
+        observation_space=ObservationSpace(observation=observation),
+        action_space=action,
+        observation_columns=columns,
+        target_columns=columns,
+        members=MEMBERS,
+        hidden=HIDDEN,
+        activation="silu",
+    )
+    model = DynamicsModel(spec).eval()
+    generators = [torch.Generator().manual_seed(member) for member in range(MEMBERS)]
+    model.network.initialize("lecun_uniform", generators)
+    return model
+
+
+def reward_of(following: Tensor) -> Tensor:
+    """Return minus the distance of the first three columns from zero."""
+    distance: Tensor = torch.linalg.vector_norm(following[..., :3], dim=-1)
+    return -distance
+
+
+def imagine(propagation: Propagation, start: Tensor, actions: Tensor, turn: Turn) -> None:
+    """Imagine without end; a lap is one call for all action sequences."""
+    model = make_model()
+    turn({})
+    while True:
+        estimate_returns(
+            model,
+            lambda before, action, following, context: reward_of(following),
+            start[None],
+            actions[None],
+            start.new_empty(1, 0),
+            PARTICLES,
+            propagation,
+            risk_aversion=0.0,
+            seed=0,
+        )
+        turn({})
+
+
+def rollout_gflop() -> float:
+    """Return what the products of one rollout take."""
+    widths = (OBSERVATION + ACTION, *HIDDEN, 2 * OBSERVATION)
+    rows = CANDIDATES * PARTICLES * HORIZON
+    return 2e-9 * rows * sum(a * b for a, b in pairwise(widths))
+
+
+def summarise(laps: Mapping[str, Sequence[Lap]]) -> dict[str, float]:
+    """Print how both did, and return the figures; those of ``tsinf`` have its name."""
+    figures: dict[str, float] = {}
+    rows = []
+    for propagation in PROPAGATIONS:
+        ours, theirs = (
+            np.array([lap.seconds for lap in laps[f"{who}, {propagation}"]])
+            for who in ("dynlearn", "mbrl-lib")
+        )
+        found = {
+            "speedup": float(np.median(theirs / ours)),
+            "seconds": float(np.median(ours)),
+            "mbrl_seconds": float(np.median(theirs)),
+            "gflops": rollout_gflop() / float(np.median(ours)),
+        }
+        prefix = "" if propagation == "ts1" else f"{propagation}_"
+        figures |= {f"{prefix}{name}": value for name, value in found.items()}
+        for who, seconds in (("dynlearn", ours), ("mbrl-lib", theirs)):
+            times = f"{np.median(theirs / seconds):.2f}"
+            rate = f"{rollout_gflop() / np.median(seconds):.0f}"
+            shown = [f"{np.median(seconds):.3f}", f"{seconds.min():.3f}", rate, times]
+            rows.append([f"{who}, {propagation}", *shown])
+    title = ["", "seconds, median", "best", "GFLOP/s of products", "mbrl-lib's / this"]
+    print(markdown_table(title, rows), flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,222 @@
+"""What serving costs: over the call in process, against a plain endpoint, and with many callers.
+
+The ensemble of PETS and MBPO: 5 members of 4 × 200 SiLU, float32, 28 + 4 columns, on the CPU.
+Servers run in processes of their own. What is compared is measured in turns, a second each.
+
+- Binary predictions of mean and variance of 1 to 5000 rows, beside the call in process.
+- The same for 500 rows in JSON, beside a plain endpoint: FastAPI, pydantic models, ``tolist``.
+- Answers a second to 1, 8 and 64 callers of one row, with requests merged and not.
+- A rollout of 350 sequences of 15 steps with 20 particles (25 + 4 columns, the reward of
+  FetchPickAndPlace), beside the call in process.
+"""
+
+import argparse
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from tqdm import tqdm
+
+from benchmarks.callers import Latency, poster, requests_per_second, time_calls
+from benchmarks.plain_endpoint import serve_plainly
+from benchmarks.report import markdown_table, print_figures, run_command
+from benchmarks.rollout import CANDIDATES, HIDDEN, HORIZON, MEMBERS, PARTICLES
+from dynlearn.config import ServeConfig
+from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.planning import estimate_returns
+from dynlearn.protocol import OUTPUTS
+from dynlearn.registry import Registry
+from dynlearn.spaces import BoxSpace, ObservationSpace
+from dynlearn.task import find_task
+from dynlearn.wire import Array, Message, encode_request
+from dynlearn_services.server import serve
+
+BUDGETS = {"small": 5, "full": 30}
+OBSERVATION, ACTION = 28, 4
+ROWS = (1, 50, 500, 5000)
+CALLERS = (1, 8, 64)
+FETCH = "FetchPickAndPlace-v4"
+NAMES = (OUTPUTS["mean"], OUTPUTS["variance"])
+INFER = "/v2/models/big/infer"
+
+Tensors = Mapping[str, Array]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--budget", choices=BUDGETS, default="small")
+    turns = BUDGETS[parser.parse_args().budget]
+    models = {"big": make_model(OBSERVATION), "fetch": make_model(25)}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in models.items():
+            Registry(Path(folder)).publish(name, model.save)
+        with running(serve_models, folder, {}) as url:
+            figures = race_predictions(url, models["big"], turns)
+            with running(serve_plainly, folder, OBSERVATION) as plain:
+                figures |= race_json(url, plain, turns)
+            figures |= race_rollouts(url, models["fetch"], turns)
+            with running(serve_models, folder, {"batch_rows": 1}) as unmerged:
+                figures |= race_callers(url, unmerged, turns)
+    print_figures("serving", figures)
+
+
+def make_model(columns: int) -> DynamicsModel:
+    """Return a model of so many observation columns at its initial weights."""
+    observation, action = (
+        BoxSpace(low=(-1.0,) * size, high=(1.0,) * size) for size in (columns, ACTION)
+    )
+    spec = ModelSpec(
+        observation_space=ObservationSpace(observation=observation),
+        action_space=action,
+        observation_columns=tuple(range(columns)),
+        target_columns=tuple(range(columns)),
+        members=MEMBERS,
+        hidden=HIDDEN,
+        activation="silu",
+    )
+    model = DynamicsModel(spec).eval()
+    generators = [torch.Generator().manual_seed(member) for member in range(MEMBERS)]
+    model.network.initialize("lecun_uniform", generators)
+    return model
+
+
+def make_rows(count: int, columns: int = OBSERVATION) -> dict[str, Array]:
+    """Return observations and actions."""
+    rng = np.random.default_rng(0)
+    sizes = {"observation": columns, "action": ACTION}
+    return {n: rng.uniform(-1, 1, (count, size)).astype(np.float32) for n, size in sizes.items()}
+
+
+def race_predictions(url: str, model: DynamicsModel, turns: int) -> dict[str, float]:
+    """Time binary predictions over HTTP and in process."""
+    figures: dict[str, float] = {}
+    rows = []
+    for count in ROWS:
+        tensors = make_rows(count)
+        post = poster(url, INFER, encode_request(tensors, NAMES))
+
+        def call(tensors: Tensors = tensors) -> None:
+            prediction = model.predict(tensors["observation"], tensors["action"])
+            prediction.mean.numpy(), prediction.variance.numpy()
+
+        inside, outside = in_turns(f"{count} rows", turns, call, post)
+        over = outside.p50 - inside.p50
+        figures[f"overhead_ms_p50_{count}"] = over
+        shown = (inside.p50, inside.p99, outside.p50, outside.p99, over)
+        rows.append([str(count), *(f"{value:.2f}" for value in shown)])
+    title = ["rows", "in process, p50 (ms)", "p99", "HTTP, p50 (ms)", "p99", "over, p50"]
+    print(markdown_table(title, rows), flush=True)
+    return figures | {"overhead_ms_p50": figures["overhead_ms_p50_500"]}
+
+
+def race_json(url: str, plain: str, turns: int) -> dict[str, float]:
+    """Time predictions in JSON, ours and a plain endpoint's."""
+    tensors = make_rows(500)
+    ours = {
+        "inputs": [
+            {"name": n, "datatype": "FP32", "shape": v.shape, "data": v.ravel().tolist()}
+            for n, v in tensors.items()
+        ],
+        "outputs": [{"name": name} for name in NAMES],
+    }
+    theirs = {name: values.tolist() for name, values in tensors.items()}
+    first, second = in_turns(
+        "JSON",
+        turns,
+        poster(url, INFER, Message(orjson.dumps(ours), None)),
+        poster(plain, "/predict", Message(orjson.dumps(theirs), None)),
+    )
+    rows = [
+        [name, f"{latency.p50:.2f}", f"{latency.p99:.2f}"]
+        for name, latency in (("dynlearn", first), ("plain FastAPI", second))
+    ]
+    print("\n" + markdown_table(["JSON, 500 rows", "p50 (ms)", "p99"], rows), flush=True)
+    return {"json_ms_p50": first.p50, "json_speedup": second.p50 / first.p50}
+
+
+def race_rollouts(url: str, model: DynamicsModel, turns: int) -> dict[str, float]:
+    """Time a rollout over HTTP and in process."""
+    rng = np.random.default_rng(0)
+    start = rng.uniform(-1, 1, (1, 25)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (1, CANDIDATES, HORIZON, ACTION)).astype(np.float32)
+    goal = np.zeros((1, 3), np.float32)
+    tensors = {"observations": start, "actions": actions, "context": goal}
+    parameters = {"particles": PARTICLES, "propagation": "ts1", "seed": 0, "reward": "dense"}
+    reward = find_task(FETCH).reward("dense")
+
+    def call() -> None:
+        observation, plans, context = map(torch.from_numpy, (start, actions, goal))
+        estimate_returns(
+            model, reward, observation, plans, context, PARTICLES, "ts1", risk_aversion=0.0, seed=0
+        )
+
+    post = poster(url, "/v1/models/fetch/rollout", encode_request(tensors, ["returns"], parameters))
+    inside, outside = in_turns("rollout", turns, call, post)
+    rows = [["", f"{inside.p50:.0f}", f"{outside.p50:.0f}", f"{outside.p50 / inside.p50:.2f}"]]
+    title = ["rollout", "in process, p50 (ms)", "HTTP, p50 (ms)", "ratio"]
+    print("\n" + markdown_table(title, rows), flush=True)
+    return {"rollout_ms_p50": outside.p50, "rollout_http_ratio": outside.p50 / inside.p50}
+
+
+def race_callers(merged: str, unmerged: str, turns: int) -> dict[str, float]:
+    """Count the answers to many callers of one row, from a server that merges and one that not."""
+    message = encode_request(make_rows(1), NAMES)
+    figures: dict[str, float] = {}
+    rows = []
+    for callers in CALLERS:
+        rates = {url: 0.0 for url in (merged, unmerged)}
+        for _ in tqdm(range(turns), f"{callers} callers", disable=None, leave=False):
+            for url in rates:
+                rates[url] += requests_per_second(url, INFER, message, callers, 1.0) / turns
+        gain = rates[merged] / rates[unmerged]
+        figures |= {f"requests_per_s_{callers}": rates[merged], f"batching_gain_{callers}": gain}
+        rows.append([str(callers), *(f"{rate:.0f}" for rate in rates.values()), f"{gain:.2f}"])
+    title = ["callers of one row", "answers/s, merged", "not merged", "gain"]
+    print("\n" + markdown_table(title, rows), flush=True)
+    return figures | {"batching_gain": figures["batching_gain_64"]}
+
+
+def in_turns(name: str, turns: int, *calls: Callable[[], object]) -> list[Latency]:
+    """Time some calls in turns; of each figure the median over the turns."""
+    found: list[list[Latency]] = [[] for _ in calls]
+    for _ in tqdm(range(turns), name, disable=None, leave=False):
+        for latencies, call in zip(found, calls, strict=True):
+            latencies.append(time_calls(call, 1.0))
+    return [
+        Latency(
+            *(float(np.median([getattr(one, part) for one in each])) for part in ("p50", "p99"))
+        )
+        for each in found
+    ]
+
+
+def serve_models(connection: Connection, folder: str, options: Mapping[str, Any]) -> None:
+    """Serve a registry, and send the address."""
+    config = ServeConfig.model_validate({"port": 0, **options})
+    serve(config, Path(folder), on_ready=connection.send)
+
+
+@contextmanager
+def running(server: Callable[..., None], *arguments: object) -> Iterator[str]:
+    """Run a server in a process of its own, and yield its address."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=server, args=(theirs, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+if __name__ == "__main__":
+    run_command(main)

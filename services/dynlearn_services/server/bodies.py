@@ -1,0 +1,91 @@
+"""Bodies as they travel: read within a limit, and compressed with gzip or deflate."""
+
+import asyncio
+import zlib
+
+from starlette.requests import ClientDisconnect, Request
+
+from dynlearn.errors import InvalidInput, TooLarge
+
+# A sender that is slower than this for a whole body is taken to have gone.
+_READ_SECONDS = 60.0
+_SMALLEST_COMPRESSED = 1024
+# In zlib's terms: the header of gzip or of zlib (which HTTP calls deflate), or whichever comes.
+_WINDOWS = {"gzip": 31, "deflate": 15}
+_LEVEL = 1
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return a request's body, decompressed; neither it nor what it unpacks to exceeds the limit.
+
+    Raises:
+        TooLarge: the body or what it unpacks to is larger.
+        InvalidInput: it breaks off, is not compressed as it says, or takes too long.
+    """
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("identity", *_WINDOWS):
+        raise InvalidInput(
+            f"Content-Encoding: expected gzip, deflate or identity, got {coding[:40]!r}"
+        )
+    body = await _read(request, limit)
+    if coding == "identity":
+        return body
+    return await asyncio.to_thread(_decompress, body, coding, limit)
+
+
+def wanted_coding(accept_encoding: str) -> str | None:
+    """Return the coding that an answer is to have: one that the caller names, alone.
+
+    What libraries accept by default, several codings, is no wish: packing numbers takes longer
+    than sending them.
+    """
+    codings = [part.partition(";")[0].strip().lower() for part in accept_encoding.split(",")]
+    return codings[0] if len(codings) == 1 and codings[0] in _WINDOWS else None
+
+
+async def compress(body: bytes, coding: str) -> tuple[bytes, dict[str, str]]:
+    """Return a body packed, with the header that says so; a small one as it is."""
+    if len(body) < _SMALLEST_COMPRESSED:
+        return body, {}
+    return await asyncio.to_thread(_compress, body, coding), {"Content-Encoding": coding}
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    claimed = request.headers.get("Content-Length", "")
+    if claimed.isdecimal() and int(claimed) > limit:
+        raise TooLarge(f"body: expected at most {limit} bytes, got {claimed}")
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"body: expected at most {limit} bytes, got more")
+                chunks.append(chunk)
+    except ClientDisconnect as error:
+        raise InvalidInput(f"body: expected all of it, got {size} bytes and a hang-up") from error
+    except TimeoutError as error:
+        raise InvalidInput(
+            f"body: expected all of it within {_READ_SECONDS:g} s, got {size} bytes"
+        ) from error
+    return b"".join(chunks)
+
+
+def _decompress(body: bytes, coding: str, limit: int) -> bytes:
+    unpacking = zlib.decompressobj(_WINDOWS[coding])
+    try:
+        unpacked = unpacking.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise InvalidInput(
+            f"body: expected {coding}, as Content-Encoding says ({error})"
+        ) from error
+    if len(unpacked) > limit:
+        raise TooLarge(f"body: expected at most {limit} bytes when unpacked, got more")
+    if not unpacking.eof or unpacking.unused_data:
+        raise InvalidInput(f"body: expected one whole {coding} stream, got part of one or more")
+    return unpacked
+
+
+def _compress(body: bytes, coding: str) -> bytes:
+    packing = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOWS[coding])
+    return packing.compress(body) + packing.flush()

@@ -1,0 +1,74 @@
+"""Service: everything behind the HTTP application, opened and closed together."""
+
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from dynlearn.config import ServeConfig
+from dynlearn.devices import pick_device
+from dynlearn.registry import Registry
+from dynlearn.task import installed_tasks
+from dynlearn_services.server.inference import Inference
+from dynlearn_services.server.loaded_model import LoadedModel
+from dynlearn_services.server.metrics import Metrics
+from dynlearn_services.server.served_models import ServedModels
+from dynlearn_services.tokens import Tokens
+
+
+class Service:
+    """The models, the thread that runs them, who may ask, and what is counted.
+
+    Attributes:
+        config: the limits.
+        tokens: of those who may ask; everyone may where it is None.
+        tasks: whose rewards judge rollouts.
+        is_draining: whether the server is about to end and takes no new work.
+    """
+
+    def __init__(self, config: ServeConfig, registry_root: Path, tokens: Tokens | None = None):
+        """Read the models from the registry.
+
+        Raises:
+            NotFound: there is no such model.
+            CorruptData: a file is truncated or altered.
+        """
+        self.config = config
+        self.tokens = tokens
+        self.tasks = tuple(installed_tasks().values())
+        self.is_draining = False
+        self.metrics = Metrics()
+        self.models = ServedModels(
+            Registry(registry_root),
+            config.model,
+            pick_device(config.device),
+            config.memory_limit_gib,
+            self.metrics,
+        )
+        self.inference = Inference(
+            config.threads or torch.get_num_threads(),
+            config.max_pending,
+            config.batch_rows,
+            config.batch_wait_ms / 1000,
+            self.metrics,
+        )
+        self.metrics.watch_pending(lambda: self.inference.pending)
+
+    def warm_up(self) -> None:
+        """Run every model once, answer from then on, and watch the registry."""
+
+        def run(model: LoadedModel) -> None:
+            self.inference.call(model.warm_up)
+
+        self.models.open(run)
+
+    def close(self) -> None:
+        """Stop watching, finish what waits, and end the thread."""
+        self.models.close()
+        self.inference.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

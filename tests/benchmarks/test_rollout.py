@@ -1,0 +1,44 @@
+import json
+
+import pytest
+import torch
+
+from benchmarks.race import Lap
+from benchmarks.report import print_figures
+from benchmarks.rollout import imagine, rollout_gflop, summarise
+
+
+def test_the_products_are_those_of_the_layers() -> None:
+    row = 32 * 200 + 3 * 200 * 200 + 200 * 56
+    assert rollout_gflop() == pytest.approx(2e-9 * 350 * 20 * 15 * row)
+    assert rollout_gflop() == pytest.approx(28.9, abs=0.05)
+
+
+def test_the_speedup_is_the_median_of_the_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = {"dynlearn": (1.0, 2.0, 4.0), "mbrl-lib": (3.0, 8.0, 8.0)}
+    laps = {
+        f"{who}, {propagation}": [Lap(factor * second, {}) for second in times]
+        for propagation, factor in (("ts1", 1.0), ("tsinf", 0.5))
+        for who, times in seconds.items()
+    }
+    print_figures("rollout", summarise(laps))
+    *table, last = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[-2].strip() for line in table[2:]] == ["3.00", "1.00"] * 2
+    figures = json.loads(last)["figures"]
+    assert figures["speedup"] == figures["tsinf_speedup"] == 3
+    assert (figures["seconds"], figures["mbrl_seconds"]) == (2, 8)
+    assert (figures["tsinf_seconds"], figures["tsinf_mbrl_seconds"]) == (1, 4)
+    assert figures["tsinf_gflops"] == pytest.approx(rollout_gflop())
+
+
+def test_a_lap_is_one_rollout() -> None:
+    laps = 0
+
+    def turn(measures: object) -> None:
+        nonlocal laps
+        laps += 1
+        if laps == 3:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        imagine("ts1", torch.zeros(28), torch.zeros(2, 3, 4), turn)

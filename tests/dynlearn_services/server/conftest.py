@@ -1,0 +1,70 @@
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.registry import Registry
+from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
+from dynlearn_services.server.inference import Inference
+from dynlearn_services.server.metrics import Metrics
+
+MakeModel = Callable[..., DynamicsModel]
+
+
+@pytest.fixture(scope="session")
+def make_model() -> MakeModel:
+    """Five observation columns in, ``targets`` of them out, three members, random weights."""
+
+    def make(
+        action_space: ActionSpace | None = None, targets: tuple[int, ...] = (0, 1, 2, 3, 4), seed=0
+    ) -> DynamicsModel:
+        observation = BoxSpace(low=(-1,) * 5, high=(1,) * 5)
+        spec = ModelSpec(
+            observation_space=ObservationSpace(observation=observation),
+            action_space=action_space or BoxSpace(low=(-1, -1), high=(1, 2)),
+            observation_columns=tuple(range(5)),
+            target_columns=targets,
+            members=3,
+            hidden=(16, 16),
+        )
+        model = DynamicsModel(spec)
+        generators = [torch.Generator().manual_seed(3 * seed + member) for member in range(3)]
+        model.network.initialize("lecun_uniform", generators)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def draw_rows() -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """Observations and actions within bounds."""
+
+    def draw(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        draws = np.random.default_rng(seed)
+        observation, action = draws.normal(size=(count, 5)), draws.uniform(-1, 1, (count, 2))
+        return observation.astype("f4"), action.astype("f4")
+
+    return draw
+
+
+@pytest.fixture
+def arm(tmp_path, make_model) -> Registry:
+    """A registry with versions 1 and 2 of one model."""
+    registry = Registry(tmp_path / "models")
+    for seed in (1, 2):
+        registry.publish("arm", make_model(seed=seed).save)
+    return registry
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def inference(metrics) -> Iterator[Inference]:
+    inference = Inference(threads=1, max_pending=8, batch_rows=100, batch_wait=0.0, metrics=metrics)
+    yield inference
+    inference.close()

@@ -1,0 +1,229 @@
+import json
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from dynlearn.config import ServeConfig
+from dynlearn.errors import InvalidInput
+from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.planning.returns import estimate_returns
+from dynlearn.registry import Registry
+from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
+from dynlearn.task import find_task
+from dynlearn.wire import HEADER_LENGTH, decode_response, encode_request
+from dynlearn_services.server import running_server
+from dynlearn_services.server.rollouts import find_reward
+
+STARTS, CANDIDATES, STEPS = 3, 4, 5
+SLIDE = find_task("dynlearn/ObjectSlide-v1")
+
+
+def slide_model(action_space, targets=(0, 1, 2, 3)):
+    spec = ModelSpec(
+        observation_space=ObservationSpace(observation=BoxSpace(low=(-9,) * 4, high=(9,) * 4)),
+        action_space=action_space,
+        observation_columns=(0, 1, 2, 3),
+        target_columns=targets,
+        members=3,
+        hidden=(16,),
+    )
+    model = DynamicsModel(spec)
+    model.network.initialize("lecun_uniform", [torch.Generator().manual_seed(i) for i in range(3)])
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    registry = Registry(tmp_path_factory.mktemp("models"))
+    registry.publish("slide", slide_model(BoxSpace(low=(-1,), high=(1,))).save)
+    registry.publish("walk", slide_model(DiscreteSpace(n=3, start=1)).save)
+    registry.publish("part", slide_model(BoxSpace(low=(-1,), high=(1,)), (2,)).save)
+    wild = slide_model(BoxSpace(low=(-1,), high=(1,)))
+    with torch.no_grad():
+        wild.network.perceptrons[0][-1].bias.fill_(3e38)
+        wild.target_scaler.std.fill_(100)
+    registry.publish("wild", wild.save)
+    return registry
+
+
+@pytest.fixture(scope="module")
+def url(registry):
+    config = ServeConfig(port=0, max_rows=5_000, max_answer_bytes=200_000)
+    with running_server(config, registry.root) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def model(registry):
+    return DynamicsModel.load(registry.resolve("slide").folder)
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    draws = np.random.default_rng(0)
+    return {
+        "observations": draws.normal(size=(STARTS, 4)).astype("f4"),
+        "actions": draws.uniform(-1, 1, (STARTS, CANDIDATES, STEPS, 1)).astype("f4"),
+        "context": draws.normal(size=(STARTS, 1)).astype("f4"),
+    }
+
+
+def post(url, tensors, outputs=(), name="slide", **parameters):
+    message = encode_request(tensors, outputs, parameters)
+    address = f"{url}/v1/models/{name}/rollout"
+    return httpx.post(
+        address, content=message.body, headers=message.headers, trust_env=False, timeout=30
+    )
+
+
+def found(answer):
+    assert answer.status_code == 200, answer.text
+    return decode_response(answer.content, answer.headers.get(HEADER_LENGTH))
+
+
+@pytest.mark.parametrize("propagation", ["ts1", "tsinf", "expectation", "moment_matching"])
+def test_returns_are_those_of_the_model_in_process(url, model, tensors, propagation):
+    answer = post(
+        url,
+        tensors,
+        ("returns", "return_std"),
+        reward="smooth",
+        particles=7,
+        propagation=propagation,
+        seed=11,
+        discount=0.9,
+        risk_aversion=0.5,
+    )
+    response = found(answer)
+    expected = estimate_returns(
+        model,
+        SLIDE.reward("smooth"),
+        *(torch.from_numpy(tensors[name]) for name in ("observations", "actions", "context")),
+        particles=7,
+        propagation=propagation,
+        risk_aversion=0.5,
+        seed=11,
+        discount=0.9,
+    )
+    assert (response.model_name, response.model_version) == ("slide", "1")
+    np.testing.assert_allclose(response.outputs["returns"], expected.score, rtol=1e-5)
+    np.testing.assert_allclose(response.outputs["return_std"], expected.std, rtol=1e-4, atol=1e-6)
+
+
+def test_trajectories_are_those_of_the_model_in_process(url, model, tensors):
+    trajectory = model.rollout(tensors["observations"], tensors["actions"], 6, "ts1", 3)
+    plain = {name: tensors[name] for name in ("observations", "actions")}
+    outputs = ("trajectory_mean", "trajectory_variance", "trajectory_covariance", "particles")
+    values = found(post(url, plain, outputs, particles=6, propagation="ts1", seed=3)).outputs
+    expected = trajectory.mean, trajectory.variance, trajectory.covariance, trajectory.particles
+    for name, value in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(values[name], value, rtol=1e-4, atol=1e-5)
+    diagonal = np.diagonal(values["trajectory_covariance"], axis1=-2, axis2=-1)
+    np.testing.assert_allclose(values["trajectory_variance"], diagonal, rtol=1e-4, atol=1e-6)
+
+
+def test_the_servers_own_choice_of_outputs(url, tensors):
+    plain = {name: tensors[name] for name in ("observations", "actions")}
+    assert set(found(post(url, plain)).outputs) == {"trajectory_mean", "trajectory_covariance"}
+    assert set(found(post(url, tensors, reward="dense")).outputs) == {"returns"}
+
+
+def test_json_both_ways(url, tensors):
+    document = {
+        "id": "7",
+        "inputs": [
+            {"name": n, "datatype": "FP32", "shape": v.shape, "data": v.tolist()}
+            for n, v in tensors.items()
+        ],
+        "parameters": {"reward": "dense", "particles": 2},
+    }
+    address = f"{url}/v1/models/slide/versions/1/rollout"
+    answer = httpx.post(address, content=json.dumps(document), trust_env=False).json()
+    assert answer["id"] == "7"
+    assert answer["outputs"][0]["shape"] == [STARTS, CANDIDATES]
+    binary = found(post(url, tensors, reward="dense", particles=2)).outputs["returns"]
+    np.testing.assert_array_equal(np.float32(answer["outputs"][0]["data"]), binary.ravel())
+
+
+def test_discrete_actions(url, tensors):
+    choices = np.ones((STARTS, CANDIDATES, STEPS), np.int64)
+    plain = {"observations": tensors["observations"], "actions": choices}
+    answer = found(post(url, plain, ("trajectory_mean",), "walk"))
+    assert answer.outputs["trajectory_mean"].shape == (STARTS, CANDIDATES, STEPS, 4)
+    refused = post(url, plain | {"actions": choices - 1}, (), "walk")
+    assert "actions: expected integers 1 to 3, got 0 to 0" in refused.json()["error"]
+
+
+def test_a_return_that_is_not_finite_is_the_lowest_number(url, tensors):
+    values = found(post(url, tensors, name="wild", reward="dense")).outputs["returns"]
+    assert (values == np.finfo(np.float32).min).all()
+    plain = {name: tensors[name] for name in ("observations", "actions")}
+    refused = post(url, plain, ("trajectory_mean",), "wild")
+    assert refused.status_code == 500
+    assert "trajectory_mean: expected finite values" in refused.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "outputs", "parameters", "status", "message"),
+    [
+        ({"context": None, "actions": None}, (), {}, 400, "inputs: expected observations and"),
+        ({"goal": np.zeros(3, "f4")}, (), {}, 400, "inputs: expected observations and actions"),
+        (
+            {"observations": np.zeros((3, 5), "f4")},
+            (),
+            {},
+            400,
+            "observations: expected shape [starts, 4], got [3, 5]",
+        ),
+        (
+            {"actions": np.zeros((3, 4, 5), "f4")},
+            (),
+            {},
+            400,
+            "actions: expected shape [starts, candidates, steps, 1], got [3, 4, 5]",
+        ),
+        ({"actions": np.zeros((2, 4, 5, 1), "f4")}, (), {}, 400, "actions: expected 3 starts"),
+        ({"context": np.zeros((2, 1), "f4")}, (), {}, 400, "context: expected 3 starts"),
+        ({"context": np.zeros(3, "f4")}, (), {}, 400, "context: expected shape [starts, columns]"),
+        ({"context": None}, (), {"reward": "dense"}, 400, "context: expected what the reward"),
+        ({}, (), {"reward": "dens"}, 400, "parameters.reward: expected a reward of a task with 4"),
+        (
+            {},
+            (),
+            {"reward": "dense", "environment": "FetchPickAndPlace-v4"},
+            400,
+            "parameters.environment: expected a task with 4 observation columns",
+        ),
+        ({}, ("returns",), {}, 400, "parameters.reward: expected a reward for returns"),
+        ({}, ("return",), {}, 400, "did you mean"),
+        ({}, (), {"propagation": "ts3"}, 400, "parameters.propagation: "),
+        ({}, (), {"particles": 0}, 400, "parameters.particles: "),
+        ({}, (), {"discount": 1.5}, 400, "parameters.discount: "),
+        ({}, (), {"seed": -1}, 400, "parameters.seed: "),
+        ({}, (), {"particles": 1000}, 413, "actions: expected at most 5000 particles"),
+        ({}, ("particles",), {"particles": 400}, 413, "outputs: expected an answer of at most"),
+        ({}, ("trajectory_mean",), {"particles": 400}, 413, "outputs: expected an answer"),
+    ],
+)
+def test_what_is_refused(url, tensors, changes, outputs, parameters, status, message):
+    given = {name: value for name, value in (tensors | changes).items() if value is not None}
+    answer = post(url, given, outputs, **parameters)
+    assert answer.status_code == status
+    assert message in answer.json()["error"]
+
+
+def test_a_model_of_some_columns_cannot_roll_out(url, tensors):
+    answer = post(url, tensors, name="part")
+    assert answer.status_code == 400
+    assert "train without target_columns" in answer.json()["error"]
+
+
+def test_a_reward_of_several_tasks_needs_the_environment():
+    from dataclasses import replace
+
+    twin = replace(SLIDE, environment="Twin-v0")
+    with pytest.raises(InvalidInput, match=r"several tasks .* dynlearn/ObjectSlide-v1, Twin-v0"):
+        find_reward((SLIDE, twin), "dense", None, 4)
+    assert find_reward((SLIDE, twin), "dense", "Twin-v0", 4) is SLIDE.rewards["dense"]

@@ -1,0 +1,152 @@
+import shutil
+import time
+
+import pytest
+import torch
+
+from dynlearn.errors import CorruptData, NotFound, Unavailable
+from dynlearn.registry import Registry
+from dynlearn_services.server.loaded_model import LoadedModel
+from dynlearn_services.server.served_models import ServedModels
+
+LIMIT = 1.0
+
+
+@pytest.fixture
+def serve(metrics):
+    opened = []
+
+    def serve(registry, *references, limit=LIMIT, warm=LoadedModel.warm_up):
+        models = ServedModels(registry, references, torch.device("cpu"), limit, metrics)
+        opened.append(models)
+        models.open(warm)
+        return models
+
+    yield serve
+    for models in opened:
+        models.close()
+
+
+def within(seconds, holds):
+    """Wait until something holds, and say whether it does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def states(models):
+    return {(each.name, each.version): (each.state, each.reason) for each in models.index()}
+
+
+def test_nothing_answers_before_it_is_warm(arm, metrics):
+    models = ServedModels(arm, ["arm"], torch.device("cpu"), LIMIT, metrics)
+    with pytest.raises(Unavailable, match="warming up"):
+        models.find("arm")
+    warmed = []
+    models.open(lambda loaded: warmed.append(loaded.version))
+    assert (models.find("arm").version, warmed) == ("2", ["2"])
+    models.close()
+
+
+def test_a_new_version_takes_over_within_a_second(arm, make_model, serve):
+    warmed = []
+    models = serve(arm, "arm", warm=lambda loaded: warmed.append(loaded.version))
+    before = models.find("arm")
+    arm.publish("arm", make_model(seed=3).save)
+    assert within(1, lambda: models.find("arm").version == "3")
+    assert warmed == ["2", "3"]
+    assert models.find_loaded("arm", "2") is before
+    arm.set_alias("arm", "champion", "1")
+    assert within(1, lambda: models.find("arm").version == "1")
+    # It is still there: going back costs nothing.
+    arm.set_alias("arm", "champion", "2")
+    assert within(1, lambda: models.find("arm") is before)
+
+
+def test_an_alias_and_a_version_are_followed_alone(arm, make_model, serve):
+    arm.set_alias("arm", "beta", "1")
+    by_alias, by_version = serve(arm, "arm@beta"), serve(arm, "arm/1")
+    arm.publish("arm", make_model(seed=3).save)
+    arm.set_alias("arm", "beta", "2")
+    assert within(1, lambda: by_alias.find("arm").version == "2")
+    assert by_version.find("arm").version == "1"
+
+
+def test_a_corrupt_version_changes_nothing(arm, make_model, serve):
+    models = serve(arm, "arm")
+
+    def truncated(folder):
+        make_model(seed=3).save(folder)
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+
+    arm.publish("arm", truncated)
+    assert within(2, lambda: "safetensors" in states(models)["arm", "3"][1])
+    assert models.find("arm").version == "2"
+    assert states(models)["arm", "2"] == ("READY", "")
+    with pytest.raises(CorruptData):
+        models.load_version("arm", "3")
+    arm.publish("arm", make_model(seed=4).save)
+    assert within(1, lambda: models.find("arm").version == "4")
+
+
+def test_a_version_deleted_from_the_registry_goes_on_answering(arm, serve):
+    models = serve(arm, "arm")
+    pinned = models.load_version("arm", "1")
+    shutil.rmtree(arm.root / "arm" / "1")
+    shutil.rmtree(arm.root / "arm" / "2")
+    time.sleep(0.6)
+    assert models.find_loaded("arm", "1") is pinned
+    assert models.find("arm").version == "2"
+    assert models.versions("arm") == ["1", "2"]
+
+
+def test_the_version_asked_for_longest_ago_leaves_first(arm, make_model, serve):
+    for seed in (3, 4):
+        arm.publish("arm", make_model(seed=seed).save)
+    size = LoadedModel("arm", "1", make_model()).size
+    models = serve(arm, "arm", limit=2.5 * size / 2**30)
+    models.load_version("arm", "1")
+    models.load_version("arm", "2")
+    assert models.find_loaded("arm", "1") is not None
+    models.load_version("arm", "3")
+    assert [models.find_loaded("arm", v) is not None for v in "1234"] == [True, False, True, True]
+    assert models.load_version("arm", "2").version == "2"
+    assert [models.find_loaded("arm", v) is not None for v in "1234"] == [False, True, True, True]
+
+
+def test_all_models_are_served_where_none_is_named(arm, make_model, serve):
+    models = serve(arm)
+    assert models.names == ["arm"]
+    arm.publish("leg", make_model().save)
+    assert within(1, lambda: models.names == ["arm", "leg"])
+    assert models.find("leg").version == "1"
+
+
+def test_load_and_unload(arm, make_model, serve):
+    models = serve(arm)
+    models.unload("arm")
+    time.sleep(0.6)
+    with pytest.raises(NotFound):
+        models.find("arm")
+    assert {state for state, _ in states(models).values()} == {"UNAVAILABLE"}
+    models.load("arm")
+    assert models.find("arm").version == "2"
+    with pytest.raises(NotFound):
+        models.unload("leg")
+    with pytest.raises(NotFound):
+        models.load("leg")
+    arm.publish("leg", lambda folder: (folder / "config.json").write_text("{}"))
+    with pytest.raises(CorruptData):
+        models.load("leg")
+    assert models.names == ["arm"]
+
+
+def test_what_cannot_be_served(arm, tmp_path, metrics):
+    with pytest.raises(NotFound, match="did you mean arm"):
+        ServedModels(arm, ["arn"], torch.device("cpu"), LIMIT, metrics)
+    with pytest.raises(NotFound, match="dynlearn train"):
+        ServedModels(Registry(tmp_path / "empty"), [], torch.device("cpu"), LIMIT, metrics)
