@@ -76,7 +76,7 @@ async def _ask(url: str, path: str, message: Message, callers: int, seconds: flo
             head = await reader.readuntil(_HEADERS_END)
             if not head.startswith(b"HTTP/1.1 200"):
                 raise RuntimeError(f"expected an answer from {path}, got {head[:200]!r}")
-            length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            length = head.lower().partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]
             await reader.readexactly(int(length))
             if time.perf_counter() > counted_from:
                 counts[index] += 1

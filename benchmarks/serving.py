@@ -12,12 +12,14 @@ Servers run in processes of their own. What is compared is measured in turns, a 
 
 import argparse
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import orjson
@@ -198,7 +200,7 @@ def in_turns(name: str, turns: int, *calls: Callable[[], object]) -> list[Latenc
 
 
 def serve_models(connection: Connection, folder: str, options: Mapping[str, Any]) -> None:
-    """Serve a registry, and send the address."""
+    """Serve a registry as `dynlearn serve` does, and send the address."""
     config = ServeConfig.model_validate({"port": 0, **options})
     serve(config, Path(folder), on_ready=connection.send)
 
@@ -209,7 +211,9 @@ def running(server: Callable[..., None], *arguments: object) -> Iterator[str]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=server, args=(theirs, *arguments), daemon=True)
-    process.start()
+    # As the command line does, before torch is imported.
+    with patch.dict(os.environ, {"OMP_WAIT_POLICY": "PASSIVE"}):
+        process.start()
     theirs.close()
     try:
         yield ours.recv()

@@ -4,12 +4,14 @@ Shapes: E members, B batch, I inputs, D targets.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from dynlearn.affine import members_affine, onednn_is_faster
 from dynlearn.gaussian import DiagonalGaussian
@@ -19,7 +21,17 @@ from dynlearn.mixture import Distribution
 Activation = Literal["relu", "tanh", "silu"]
 Initialization = Literal["xavier_uniform", "lecun_uniform"]
 
-_ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "silu": torch.nn.functional.silu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "silu": silu,
+}
+# Over their own input: for where no gradient will need it.
+_ACTIVATIONS_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "tanh": torch.tanh_,
+    "silu": partial(silu, inplace=True),
+}
 
 
 class EnsembleLinear(nn.Module):
@@ -71,13 +83,15 @@ class EnsemblePerceptron(nn.Sequential):
         widths = (inputs, *hidden)
         layers = [EnsembleLinear(members, a, [b]) for a, b in pairwise(widths)]
         super().__init__(*layers, EnsembleLinear(members, widths[-1], blocks))
-        self._activate = _ACTIVATIONS[activation]
+        self._activation = activation
 
     def forward(self, features: Tensor) -> Tensor:
         """Map inputs [E, B, I] to outputs [E, B, sum of blocks]."""
+        kinds = _ACTIVATIONS if torch.is_grad_enabled() else _ACTIVATIONS_IN_PLACE
+        activate = kinds[self._activation]
         *hidden, last = self
         for layer in hidden:
-            features = self._activate(layer(features))
+            features = activate(layer(features))
         return cast(Tensor, last(features))
 
 

@@ -6,6 +6,7 @@ output, where a command has ``--json`` as one JSON object; progress and errors g
 
 import json
 import logging
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -169,6 +170,8 @@ def evaluate(config: EvaluateConfig, home: HomeOption = None, as_json: JsonOptio
 @with_config(ServeConfig)
 def serve(config: ServeConfig, home: HomeOption = None) -> None:
     """Serve models over HTTP in the Open Inference Protocol v2."""
+    # Read when torch is imported: its idle threads are not to take the event loop's processor.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dynlearn_services.server.process import serve
     from dynlearn_services.tokens import Tokens
 
