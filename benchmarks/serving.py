@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -208,6 +209,15 @@ def serve_models(connection: Connection, folder: str, options: Mapping[str, Any]
 @contextmanager
 def running(server: Callable[..., None], *arguments: object) -> Iterator[str]:
     """Run a server in a process of its own, and yield its address."""
+    with running_process(server, *arguments) as (_, url):
+        yield url
+
+
+@contextmanager
+def running_process(
+    server: Callable[..., None], *arguments: object
+) -> Iterator[tuple[BaseProcess, str]]:
+    """Do the same, and yield the process too."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=server, args=(theirs, *arguments), daemon=True)
@@ -216,7 +226,7 @@ def running(server: Callable[..., None], *arguments: object) -> Iterator[str]:
         process.start()
     theirs.close()
     try:
-        yield ours.recv()
+        yield process, ours.recv()
     finally:
         process.terminate()
         process.join()

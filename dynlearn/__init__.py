@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dynlearn.client import AsyncDynamicsClient as AsyncDynamicsClient
     from dynlearn.client import DynamicsClient as DynamicsClient
     from dynlearn.config import TrainConfig as TrainConfig
     from dynlearn.model import DynamicsModel as DynamicsModel
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from dynlearn.training import train as train
 
 _MODULES = {
+    "AsyncDynamicsClient": "dynlearn.client",
     "DynamicsClient": "dynlearn.client",
     "DynamicsModel": "dynlearn.model",
     "EpisodeStore": "dynlearn.store",
@@ -24,7 +26,15 @@ _MODULES = {
     "train": "dynlearn.training",
 }
 
-__all__ = ["DynamicsClient", "DynamicsModel", "EpisodeStore", "Registry", "TrainConfig", "train"]
+__all__ = [
+    "AsyncDynamicsClient",
+    "DynamicsClient",
+    "DynamicsModel",
+    "EpisodeStore",
+    "Registry",
+    "TrainConfig",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

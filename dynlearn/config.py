@@ -251,6 +251,9 @@ class ServeConfig(Config):
     )
     max_pending: int = Field(1024, ge=1, description="most requests that wait; more get 503")
     max_body_bytes: int = Field(64 * 2**20, ge=1, description="largest body, after decompression")
+    max_bytes_under_way: int = Field(
+        512 * 2**20, ge=1, description="of all bodies at once; more get 503"
+    )
     max_answer_bytes: int = Field(512 * 2**20, ge=1, description="largest answer")
     max_rows: int = Field(1_000_000, ge=1, description="most rows in one request")
     grace_seconds: float = Field(

@@ -181,10 +181,10 @@ def _dynamics(config: PlanConfig, home: Home) -> Iterator[tuple[Dynamics, Action
     """Give the dynamics that a configuration names, their actions and their concrete version."""
     if config.url is not None:
         name, _, number = config.model.partition("/")
-        with DynamicsClient(config.url, name, number or None) as client:
-            spec = client.spec
+        with DynamicsClient(config.url, name, number or None) as client, client.pin() as pinned:
+            spec = pinned.spec
             _require_same_spaces(config.env, spec.observation_size, spec.action_space)
-            yield RemoteDynamics(client), spec.action_space, spec.version
+            yield RemoteDynamics(pinned), spec.action_space, spec.version
         return
     version = Registry(home.models).resolve(config.model)
     model = DynamicsModel.load(version.folder, pick_device(config.device))

@@ -112,7 +112,8 @@ def _repository_routes(service: Service) -> APIRouter:
     @routes.post("/index", openapi_extra=_json_body(IndexRequest))
     async def index(request: Request) -> list[VersionDocument]:
         """List all versions of all models, or those in memory where `ready` is true."""
-        body = await read_body(request, service.config.max_body_bytes)
+        with service.budget.share() as take:
+            body = await read_body(request, service.config.max_body_bytes, take)
         wanted = _parse(IndexRequest, body or b"{}")
         states = await asyncio.to_thread(service.models.index)
         return [

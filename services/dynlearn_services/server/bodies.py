@@ -2,10 +2,12 @@
 
 import asyncio
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
-from dynlearn.errors import InvalidInput, TooLarge
+from dynlearn.errors import InvalidInput, TooLarge, Unavailable
 
 # A sender that is slower than this for a whole body is taken to have gone.
 _READ_SECONDS = 60.0
@@ -15,22 +17,60 @@ _WINDOWS = {"gzip": 31, "deflate": 15}
 _LEVEL = 1
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+class Budget:
+    """How many bytes of bodies may be held at once, of all requests; for one event loop."""
+
+    def __init__(self, limit: int):
+        self._limit = limit
+        self._held = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes so many bytes, until the context ends.
+
+        It raises `Unavailable` where all requests together would hold too many.
+        """
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if self._held + size > self._limit:
+                raise Unavailable(
+                    f"expected at most {self._limit} bytes of requests at once, got more; "
+                    "ask again in a moment"
+                )
+            held += size
+            self._held += size
+
+        try:
+            yield take
+        finally:
+            self._held -= held
+
+
+async def read_body(request: Request, limit: int, take: Callable[[int], None]) -> bytes:
     """Return a request's body, decompressed; neither it nor what it unpacks to exceeds the limit.
+
+    Args:
+        request: whose body is still to be read.
+        limit: of this one.
+        take: of `Budget.share`.
 
     Raises:
         TooLarge: the body or what it unpacks to is larger.
         InvalidInput: it breaks off, is not compressed as it says, or takes too long.
+        Unavailable: all requests together hold too much.
     """
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("identity", *_WINDOWS):
         raise InvalidInput(
             f"Content-Encoding: expected gzip, deflate or identity, got {coding[:40]!r}"
         )
-    body = await _read(request, limit)
-    if coding == "identity":
-        return body
-    return await asyncio.to_thread(_decompress, body, coding, limit)
+    body = await _read(request, limit, take)
+    if coding != "identity":
+        body = await asyncio.to_thread(_decompress, body, coding, limit)
+        take(len(body))
+    return body
 
 
 def wanted_coding(accept_encoding: str) -> str | None:
@@ -50,7 +90,7 @@ async def compress(body: bytes, coding: str) -> tuple[bytes, dict[str, str]]:
     return await asyncio.to_thread(_compress, body, coding), {"Content-Encoding": coding}
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def _read(request: Request, limit: int, take: Callable[[int], None]) -> bytes:
     claimed = request.headers.get("Content-Length", "")
     if claimed.isdecimal() and int(claimed) > limit:
         raise TooLarge(f"body: expected at most {limit} bytes, got {claimed}")
@@ -61,6 +101,7 @@ async def _read(request: Request, limit: int) -> bytes:
                 size += len(chunk)
                 if size > limit:
                     raise TooLarge(f"body: expected at most {limit} bytes, got more")
+                take(len(chunk))
                 chunks.append(chunk)
     except ClientDisconnect as error:
         raise InvalidInput(f"body: expected all of it, got {size} bytes and a hang-up") from error

@@ -80,7 +80,7 @@ class Guard:
             await answer(scope, receive, send_marked)
         finally:
             if status >= 400:
-                self._service.metrics.observe_reject(status)
+                self._service.metrics.observe_error(status)
             self._writes(
                 {
                     "request_id": request_id,

@@ -1,7 +1,9 @@
 """Inference: the one thread that runs a device's models, and the queue before it.
 
 Predictions that wait for the same model version are computed in one batch and split again. Other
-work runs a piece at a time, and what has come in the meantime goes between.
+work runs a piece at a time, and what has come in the meantime goes between. On a CPU the rows of a
+batch are shared with other threads, each with its products to itself: torch's own way forks and
+joins at each layer, and wakes sleeping threads each time.
 
 Shapes: N rows.
 """
@@ -11,8 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -24,6 +27,9 @@ from dynlearn_services.server.metrics import Metrics
 
 Result = TypeVar("Result")
 Tensors = dict[str, Any]
+
+# Fewer are done before another thread is awake.
+_ROWS_OF_A_THREAD = 64
 
 
 @dataclass(eq=False)
@@ -88,6 +94,9 @@ class Inference:
         self._waiting: deque[_Prediction | _Task | _Call] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._pool = ThreadPoolExecutor(
+            max(1, threads - 1), "inference-rows", torch.set_num_threads, (1,)
+        )
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -155,6 +164,7 @@ class Inference:
             self._closed = True
             self._changed.notify()
         self._thread.join()
+        self._pool.shutdown()
 
     def _submit(self, work: _Prediction | _Task) -> None:
         with self._changed:
@@ -168,7 +178,7 @@ class Inference:
 
     def _run(self) -> None:
         # Each thread has a number of its own.
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(1)
         while True:
             with self._changed:
                 while not self._waiting and not self._closed:
@@ -218,7 +228,7 @@ class Inference:
         model, outputs = wanted[0].model, wanted[0].outputs
         inputs = Inputs.merge([work.inputs for work in wanted])
         try:
-            computed = model.compute(inputs, outputs)
+            computed = self._compute(model, inputs, outputs)
         except Exception as error:
             if len(wanted) == 1:
                 return [(wanted[0], None, error)]
@@ -233,11 +243,22 @@ class Inference:
             outcomes.append((work, parts, None))
         return outcomes
 
+    def _compute(self, model: LoadedModel, inputs: Inputs, outputs: Sequence[str]) -> Tensors:
+        parts = min(self._threads, inputs.rows // _ROWS_OF_A_THREAD)
+        if parts < 2 or model.model.device.type != "cpu":
+            return model.compute(inputs, outputs)
+        bounds = [inputs.rows * part // parts for part in range(parts + 1)]
+        own, *others = (inputs.rows_of(slice(*pair)) for pair in pairwise(bounds))
+        waiting = [self._pool.submit(model.compute, part, outputs) for part in others]
+        computed = [model.compute(own, outputs), *(part.result() for part in waiting)]
+        return {name: model.join_rows(name, [part[name] for part in computed]) for name in outputs}
+
     def _advance(self, task: _Task) -> Iterable[Outcome]:
         if not task.is_awaited:
             task.pieces.close()
             return []
         task.started = task.started or time.monotonic()
+        torch.set_num_threads(self._threads)
         try:
             next(task.pieces)
         except StopIteration as end:
@@ -245,6 +266,8 @@ class Inference:
             return [(task, end.value, None)]
         except Exception as error:
             return [(task, None, error)]
+        finally:
+            torch.set_num_threads(1)
         with self._changed:
             self._waiting.append(task)
         return []

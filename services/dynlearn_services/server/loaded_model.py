@@ -171,6 +171,10 @@ class LoadedModel:
         part: Array = values[rows] if self._shapes[output][0] == -1 else values[:, rows]
         return part
 
+    def join_rows(self, output: str, parts: Sequence[Array]) -> Array:
+        """Return the rows of all parts of an output, one part after the other."""
+        return np.concatenate(parts, 0 if self._shapes[output][0] == -1 else 1)
+
     def warm_up(self) -> None:
         """Run once, so that the next answer comes at full speed."""
         spec = self.model.spec

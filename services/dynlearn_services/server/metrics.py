@@ -66,9 +66,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._rejects = Counter(
-            "dynlearn_rejected_requests_total",
-            "Requests refused before any work, by HTTP status",
+        self._errors = Counter(
+            "dynlearn_error_answers_total",
+            "Answers that are errors, of whatever path, by HTTP status",
             ("status",),
             registry=registry,
         )
@@ -96,9 +96,9 @@ class Metrics:
         self._requests.labels(model, version, outcome).inc()
         self._request_seconds.labels(model, kind).observe(seconds)
 
-    def observe_reject(self, status: int) -> None:
-        """Count a request that was refused."""
-        self._rejects.labels(str(status)).inc()
+    def observe_error(self, status: int) -> None:
+        """Count an answer that is an error."""
+        self._errors.labels(str(status)).inc()
 
     def observe_batch(self, model: str, version: str, rows: int, started: float) -> None:
         """Count a batch that began at a time of `time.monotonic` and has been computed."""

@@ -24,7 +24,7 @@ from dynlearn_services.server.service import Service
 DEFAULT_OUTPUTS = (OUTPUTS["mean"], OUTPUTS["variance"], OUTPUTS["covariance"])
 
 # Below this, another thread costs more than the work.
-_INLINE_BYTES = 262_144
+_INLINE_BYTES = 1_048_576
 
 _dumps = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
 

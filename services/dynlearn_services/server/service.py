@@ -9,6 +9,7 @@ from dynlearn.config import ServeConfig
 from dynlearn.devices import pick_device
 from dynlearn.registry import Registry
 from dynlearn.task import installed_tasks
+from dynlearn_services.server.bodies import Budget
 from dynlearn_services.server.inference import Inference
 from dynlearn_services.server.loaded_model import LoadedModel
 from dynlearn_services.server.metrics import Metrics
@@ -23,6 +24,7 @@ class Service:
         config: the limits.
         tokens: of those who may ask; everyone may where it is None.
         tasks: whose rewards judge rollouts.
+        budget: of the bytes of all requests under way.
         is_draining: whether the server is about to end and takes no new work.
     """
 
@@ -37,6 +39,7 @@ class Service:
         self.tokens = tokens
         self.tasks = tuple(installed_tasks().values())
         self.is_draining = False
+        self.budget = Budget(config.max_bytes_under_way)
         self.metrics = Metrics()
         self.models = ServedModels(
             Registry(registry_root),

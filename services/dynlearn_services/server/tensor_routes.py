@@ -106,11 +106,12 @@ class TensorRoutes:
         model = await self._find(model_name, version)
         outcome = "500"
         try:
-            body = await read_body(request, self._service.config.max_body_bytes)
-            length = request.headers.get(HEADER_LENGTH)
-            message = await _while_connected(
-                kind.answer(self._service, model, body, length), request
-            )
+            with self._service.budget.share() as take:
+                body = await read_body(request, self._service.config.max_body_bytes, take)
+                length = request.headers.get(HEADER_LENGTH)
+                message = await _while_connected(
+                    kind.answer(self._service, model, body, length), request
+                )
             outcome = "ok"
         except DynlearnError as error:
             outcome = str(error.http_status)

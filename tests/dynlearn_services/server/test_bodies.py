@@ -5,14 +5,14 @@ import zlib
 import pytest
 from starlette.requests import Request
 
-from dynlearn.errors import InvalidInput, TooLarge
-from dynlearn_services.server.bodies import compress, read_body, wanted_coding
+from dynlearn.errors import InvalidInput, TooLarge, Unavailable
+from dynlearn_services.server.bodies import Budget, compress, read_body, wanted_coding
 
 BODY = bytes(range(256)) * 20
 LIMIT = len(BODY)
 
 
-def read(body, coding=None, limit=LIMIT, chunk=1000):
+def read(body, coding=None, limit=LIMIT, chunk=1000, take=lambda size: None):
     chunks = [body[start : start + chunk] for start in range(0, len(body), chunk)] or [b""]
 
     async def receive():
@@ -21,7 +21,7 @@ def read(body, coding=None, limit=LIMIT, chunk=1000):
 
     headers = [(b"content-encoding", coding.encode())] if coding else []
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
-    return asyncio.run(read_body(request, limit))
+    return asyncio.run(read_body(request, limit, take))
 
 
 def test_plain_and_packed_bodies():
@@ -38,6 +38,22 @@ def test_what_unpacks_to_more_than_the_limit():
         read(bomb, "deflate", limit=10**6)
     with pytest.raises(TooLarge, match=f"at most {LIMIT} bytes"):
         read(BODY + b"x")
+
+
+def test_all_bodies_together_have_a_limit():
+    budget = Budget(LIMIT + 1500)
+    with budget.share() as first:
+        assert read(BODY, take=first) == BODY
+        with pytest.raises(Unavailable, match="bytes of requests at once"), budget.share() as take:
+            read(BODY, take=take)
+        # What the second had taken is free again.
+        with budget.share() as third:
+            assert read(BODY[:1500], take=third) == BODY[:1500]
+    with budget.share() as last:
+        packed = gzip.compress(BODY)
+        assert read(packed, "gzip", take=last) == BODY
+        with pytest.raises(Unavailable):
+            last(1501 - len(packed))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_what_is_counted(arm, draw_rows):
     assert grown("dynlearn_queue_seconds_count", "arm") == 3
     assert grown("dynlearn_inference_seconds_count", "arm", "predict") == 3
     assert grown("dynlearn_request_seconds_count", "arm", "infer") == 4
-    assert grown("dynlearn_rejected_requests_total", "400") == 1
+    assert grown("dynlearn_error_answers_total", "400") == 1
     assert after["dynlearn_served_version", "arm"] == 2
     assert after["dynlearn_loaded_versions", "arm"] == 2
     assert after[("dynlearn_pending_requests",)] == 0
@@ -57,5 +57,5 @@ def test_two_servers_count_apart(arm):
     config = ServeConfig(model="arm", port=0)
     with running_server(config, arm.root) as one, running_server(config, arm.root) as other:
         httpx.get(f"{one}/nothing", trust_env=False)
-        assert read(one)["dynlearn_rejected_requests_total", "404"] == 1
-        assert ("dynlearn_rejected_requests_total", "404") not in read(other)
+        assert read(one)["dynlearn_error_answers_total", "404"] == 1
+        assert ("dynlearn_error_answers_total", "404") not in read(other)
