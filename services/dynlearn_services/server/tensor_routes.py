@@ -116,6 +116,9 @@ class TensorRoutes:
         except DynlearnError as error:
             outcome = str(error.http_status)
             raise
+        except HTTPException as error:
+            outcome = str(error.status_code)
+            raise
         finally:
             seconds = time.perf_counter() - began
             self._service.metrics.observe_request(model.name, model.version, name, outcome, seconds)
@@ -133,26 +136,32 @@ class TensorRoutes:
 
 async def _while_connected(answer: Awaitable[Message], request: Request) -> Message:
     """Return an answer, or give it up when the caller hangs up."""
-    task = asyncio.ensure_future(answer)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=_PATIENCE_SECONDS)
-        if not done:
-            hang_up = asyncio.ensure_future(_hang_up(request))
-            try:
-                await asyncio.wait({task, hang_up}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                hang_up.cancel()
-        if not task.done():
-            # Nobody reads it, but the log does.
-            raise HTTPException(499, "expected the caller to wait, got a hang-up")
-        return task.result()
-    finally:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    watching: list[asyncio.Task[None]] = []
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
         task.cancel()
 
-
-async def _hang_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    # Most answers are there before anybody need watch.
+    timer = loop.call_later(_PATIENCE_SECONDS, lambda: watching.append(loop.create_task(watch())))
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        # Nobody reads it, but the log does.
+        raise HTTPException(499, "expected the caller to wait, got a hang-up") from None
+    finally:
+        timer.cancel()
+        for watcher in watching:
+            watcher.cancel()
 
 
 async def _respond(message: Message, request: Request) -> Response:
