@@ -39,8 +39,9 @@ def main() -> None:
         with running_process(serve_models, folder, options) as (process, url):
             assert process.pid is not None
             answers, memory = asyncio.run(load(url, process.pid, registry, seconds))
-    tenth = len(memory) // 10
-    before, after = np.median(memory[tenth : 2 * tenth]), np.median(memory[-tenth:])
+    tenths = [float(np.median(part)) for part in np.array_split(np.array(memory), 10)]
+    before, after = tenths[1], tenths[-1]
+    print("Resident MiB by tenths of the time:", *(f"{each / 2**20:.0f}" for each in tenths))
     figures = {
         "answers_per_s": answers / seconds,
         "resident_mib_before": before / 2**20,
