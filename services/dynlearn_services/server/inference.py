@@ -254,12 +254,12 @@ class Inference:
         return {name: model.join_rows(name, [part[name] for part in computed]) for name in outputs}
 
     def _advance(self, task: _Task) -> Iterable[Outcome]:
-        if not task.is_awaited:
-            task.pieces.close()
-            return []
-        task.started = task.started or time.monotonic()
         torch.set_num_threads(self._threads)
         try:
+            if not task.is_awaited:
+                task.pieces.close()
+                return []
+            task.started = task.started or time.monotonic()
             next(task.pieces)
         except StopIteration as end:
             self._metrics.observe_task(task.model.name, task.started)

@@ -244,9 +244,12 @@ class ServedModels:
             if version.version in one.faults and one.looks % _RETRY_AFTER_LOOKS:
                 continue
             with self._loading:
+                if version.name in self._unloaded:
+                    continue
                 try:
                     self._follow(one, version)
-                except DynlearnError as error:
+                except Exception as error:
+                    # Whatever one version does, the others are still to be seen.
                     if version.version not in one.faults:
                         logger.error(
                             "model %s: version %s: %s", version.name, version.version, error

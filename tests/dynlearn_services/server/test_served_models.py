@@ -93,6 +93,22 @@ def test_a_corrupt_version_changes_nothing(arm, make_model, serve):
     assert within(1, lambda: models.find("arm").version == "4")
 
 
+def test_a_fault_of_one_version_does_not_end_the_watch(arm, make_model, serve):
+    failed = []
+
+    def warm(loaded):
+        if loaded.version == "3":
+            failed.append(loaded.version)
+            raise RuntimeError("of this version")
+
+    models = serve(arm, "arm", warm=warm)
+    arm.publish("arm", make_model(seed=3).save)
+    assert within(2, lambda: failed)
+    assert models.find("arm").version == "2"
+    arm.publish("arm", make_model(seed=4).save)
+    assert within(2, lambda: models.find("arm").version == "4")
+
+
 def test_a_version_deleted_from_the_registry_goes_on_answering(arm, serve):
     models = serve(arm, "arm")
     pinned = models.load_version("arm", "1")
