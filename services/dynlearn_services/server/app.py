@@ -7,19 +7,20 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from dynlearn.errors import DynlearnError, InvalidInput, Unavailable
 from dynlearn.protocol import ModelMetadata
 from dynlearn.wire import describe_fault
+from dynlearn_services.server.api_page import REFERENCE, complete
 from dynlearn_services.server.bodies import read_body
 from dynlearn_services.server.errors_page import handle_error
-from dynlearn_services.server.guard import Guard
+from dynlearn_services.server.guard import PAGE_FILES, Guard
 from dynlearn_services.server.loaded_model import LoadedModel
 from dynlearn_services.server.service import Service
-from dynlearn_services.server.tensor_routes import DOCUMENTS, TensorRoutes, describe_routes
+from dynlearn_services.server.tensor_routes import TensorRoutes
 
 
 class ErrorDocument(BaseModel):
@@ -30,7 +31,9 @@ class ErrorDocument(BaseModel):
 
 def create_app(service: Service) -> FastAPI:
     """Return the application over a service."""
-    app = _App(
+    # The page's files too: many a robot's network has no way to where FastAPI would have them from.
+    app = FastAPIOffline(
+        static_url=PAGE_FILES,
         title="dynlearn",
         summary="Dynamics models in the Open Inference Protocol v2",
         version=installed_version("dynlearn"),
@@ -59,11 +62,12 @@ def create_app(service: Service) -> FastAPI:
         (find_version, "/models/{name}/versions/{version}"),
     ):
         app.include_router(_model_routes(finder, service), prefix=f"/v2{path}")
+    app.openapi = complete(app, service, IndexRequest)  # type: ignore[method-assign]
     return app
 
 
 def _server_routes(service: Service, version: str) -> APIRouter:
-    routes = APIRouter()
+    routes = APIRouter(tags=["server"])
 
     @routes.get("/v2")
     async def describe_server() -> dict[str, Any]:
@@ -107,7 +111,7 @@ class VersionDocument(BaseModel):
 
 
 def _repository_routes(service: Service) -> APIRouter:
-    routes = APIRouter()
+    routes = APIRouter(tags=["repository"])
 
     @routes.post("/index", openapi_extra=_json_body(IndexRequest))
     async def index(request: Request) -> list[VersionDocument]:
@@ -139,7 +143,7 @@ def _repository_routes(service: Service) -> APIRouter:
 
 def _model_routes(find: Callable[..., Awaitable[LoadedModel]], service: Service) -> APIRouter:
     """Return the routes of one model, which ``find`` takes from the path."""
-    routes = APIRouter()
+    routes = APIRouter(tags=["models"])
     Model = Annotated[LoadedModel, Depends(find)]
 
     @routes.get("", response_model=ModelMetadata)
@@ -156,11 +160,8 @@ def _model_routes(find: Callable[..., Awaitable[LoadedModel]], service: Service)
     return routes
 
 
-_REFERENCE = "#/components/schemas/{model}"
-
-
 def _json_body(document: type[BaseModel]) -> dict[str, Any]:
-    reference = {"$ref": _REFERENCE.format(model=document.__name__)}
+    reference = {"$ref": REFERENCE.format(model=document.__name__)}
     return {"requestBody": {"content": {"application/json": {"schema": reference}}}}
 
 
@@ -172,18 +173,3 @@ def _parse(kind: type[_Kind], body: bytes) -> _Kind:
         return kind.model_validate_json(body)
     except ValidationError as error:
         raise InvalidInput(describe_fault(error)) from error
-
-
-class _App(FastAPI):
-    """FastAPI, with the routes and bodies described that are read and written without it."""
-
-    def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
-        documents: tuple[type[BaseModel], ...] = (*DOCUMENTS, IndexRequest)
-        _, schemas = models_json_schema(
-            [(each, "validation") for each in documents],
-            ref_template=_REFERENCE,
-        )
-        document["components"]["schemas"] |= schemas["$defs"]
-        document["paths"] |= describe_routes(_REFERENCE)
-        return document

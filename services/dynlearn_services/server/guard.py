@@ -25,6 +25,8 @@ REQUEST_ID = "X-Request-Id"
 
 _PLAIN_ID = re.compile(r"[!-~]{1,128}")
 _OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json")
+# What the page under /docs consists of.
+PAGE_FILES = "/docs-files"
 _ADMIN_PATHS = re.compile(r"/v2/repository/models/[^/]*/(load|unload)")
 # A reader that takes longer over one part of an answer is taken to have gone.
 _SEND_SECONDS = 30.0
@@ -95,7 +97,7 @@ class Guard:
 
     def _require_role(self, scope: Scope, headers: Headers) -> str:
         tokens, path = self._service.tokens, scope["path"]
-        if tokens is None or path in _OPEN_PATHS:
+        if tokens is None or path in _OPEN_PATHS or path.startswith(f"{PAGE_FILES}/"):
             return ""
         role: Role = "admin" if _ADMIN_PATHS.fullmatch(path) else "read"
         return tokens.require(headers.get("Authorization", ""), role)

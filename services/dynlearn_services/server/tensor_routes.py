@@ -7,7 +7,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -173,25 +173,31 @@ async def _respond(message: Message, request: Request) -> Response:
     return Response(body, headers=headers)
 
 
-def describe_routes(reference: str) -> dict[str, Any]:
+def describe_routes(reference: str, examples: Mapping[str, Any]) -> dict[str, Any]:
     """Return the routes as the OpenAPI page has them.
 
     Args:
         reference: where a model's schema is, with ``{model}`` for its name.
+        examples: of the path's parts and of the bodies, by their names.
     """
+
+    def example(name: str) -> dict[str, Any]:
+        return {"example": examples[name]} if name in examples else {}
 
     def refer(document: type[BaseModel]) -> dict[str, str]:
         return {"$ref": reference.format(model=document.__name__)}
 
-    def bodies(document: type[BaseModel]) -> dict[str, Any]:
+    def bodies(document: type[BaseModel], **example: Any) -> dict[str, Any]:
         binary = {
             "schema": {"type": "string", "format": "binary"},
             "x-layout": f"the JSON, its length in the header {HEADER_LENGTH}, then the tensors",
         }
-        return {"application/json": {"schema": refer(document)}, "application/octet-stream": binary}
+        json = {"schema": refer(document), **example}
+        return {"application/json": json, "application/octet-stream": binary}
 
     def parameter(name: str) -> dict[str, Any]:
-        return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        schema = {"type": "string"}
+        return {"name": name, "in": "path", "required": True, "schema": schema, **example(name)}
 
     paths = {}
     for name, kind in _KINDS.items():
@@ -200,11 +206,15 @@ def describe_routes(reference: str) -> dict[str, Any]:
             path = f"{kind.prefix}/models/{{name}}{versions}/{name}"
             paths[path] = {
                 "post": {
+                    "tags": ["models"],
                     "summary": name.capitalize(),
                     "description": kind.description,
                     "operationId": f"{name}_version" if versions else name,
                     "parameters": [parameter(each) for each in names],
-                    "requestBody": {"required": True, "content": bodies(RequestDocument)},
+                    "requestBody": {
+                        "required": True,
+                        "content": bodies(RequestDocument, **example(name)),
+                    },
                     "x-parameters": refer(kind.parameters),
                     "responses": {
                         "200": {"description": "the outputs", "content": bodies(ResponseDocument)},

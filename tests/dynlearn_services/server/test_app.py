@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -523,6 +524,31 @@ def test_the_openapi_page_describes_the_bodies(http, url):
     for reference in references:
         assert reference.rpartition("/")[2] in page["components"]["schemas"]
     assert "HTTPValidationError" not in str(page)
+
+
+def test_the_examples_of_the_openapi_page_work(http, url):
+    tried = 0
+    for path, methods in http.get(f"{url}/openapi.json").json()["paths"].items():
+        content = methods.get("post", {}).get("requestBody", {}).get("content", {})
+        example = content.get("application/json", {}).get("example")
+        if example is None:
+            continue
+        for parameter in methods["post"]["parameters"]:
+            path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+        answer = http.post(url + path, json=example)
+        assert answer.status_code == 200, answer.text
+        tried += 1
+    assert tried == 4
+
+
+def test_the_page_needs_nothing_from_elsewhere(http, url):
+    page = http.get(f"{url}/docs").text
+    addresses = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert len(addresses) == 3
+    for address in addresses:
+        answer = http.get(url + address)
+        assert answer.status_code == 200
+        assert len(answer.content) > 1000
 
 
 def _references(node):

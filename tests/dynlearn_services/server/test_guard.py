@@ -31,9 +31,11 @@ def get(url, token="", method="GET", **headers):
 def test_roles(arm, tokens):
     reader, admin = tokens.create("planner", "read"), tokens.create("boss", "admin")
     with serve(arm, tokens) as url:
-        for path in ("/v2/health/live", "/v2/health/ready", "/openapi.json"):
+        page = ("/docs", "/docs-files/swagger-ui.css", "/openapi.json")
+        for path in ("/v2/health/live", "/v2/health/ready", *page):
             assert get(url + path).status_code == 200
-        for path in ("/v2", "/v2/models/arm", "/metrics", "/nothing"):
+        assert get(f"{url}/openapi.json").json()["security"] == [{"token": []}]
+        for path in ("/v2", "/v2/models/arm", "/metrics", "/nothing", "/docs-files"):
             answer = get(url + path)
             assert answer.status_code == 401
             assert answer.headers["WWW-Authenticate"] == "Bearer"
