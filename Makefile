@@ -14,6 +14,8 @@ BUDGET ?= small
 # Benchmarks beside other people's packages, which lie in a folder that nothing else looks into.
 WITH_RIVALS := training rollout
 RIVALS := $(VENV)/rivals
+# It asks for other versions than ours, and is on no path but its own process's.
+MLSERVER := $(VENV)/mlserver
 # Only from the command line: ENV means something else in many people's shells.
 DEMO_ENV := $(if $(findstring command line,$(origin ENV)),$(ENV))
 
@@ -58,14 +60,21 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP) $(if $(filter $(WITH_RIVALS),$(NAME)),$(RIVALS)/.installed)
+bench: $(STAMP) $(if $(filter $(WITH_RIVALS),$(NAME)),$(RIVALS)/.installed) \
+  $(if $(filter serving,$(NAME)),$(MLSERVER)/.installed)
 	@set -e; for name in $(NAME); do \
-	  PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks.$$name --budget $(BUDGET) $(ARGS); \
+	  case $$name in serving) own='--mlserver $(MLSERVER)';; *) own=;; esac; \
+	  PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks.$$name --budget $(BUDGET) $$own $(ARGS); \
 	done
 
 $(RIVALS)/.installed: benchmarks/rivals/requirements.txt $(STAMP)
 	rm -rf $(RIVALS)
 	$(BIN)/python -m pip install --no-deps --target $(RIVALS) -r $<
+	@touch $@
+
+$(MLSERVER)/.installed: benchmarks/rivals/mlserver-requirements.txt $(STAMP)
+	rm -rf $(MLSERVER)
+	$(BIN)/python -m pip install --no-deps --target $(MLSERVER) -r $<
 	@touch $@
 
 clean:

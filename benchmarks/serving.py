@@ -4,7 +4,8 @@ The ensemble of PETS and MBPO: 5 members of 4 × 200 SiLU, float32, 28 + 4 colum
 Servers run in processes of their own. What is compared is measured in turns, a second each.
 
 - Binary predictions of mean and variance of 1 to 5000 rows, beside the call in process.
-- The same for 500 rows in JSON, beside a plain endpoint: FastAPI, pydantic models, ``tolist``.
+- The same for 500 rows in JSON, beside a plain endpoint: FastAPI, pydantic models, ``tolist``; and
+  beside MLServer, where its packages are (`make bench NAME=serving` installs them).
 - Answers a second to 1, 8 and 64 callers of one row, with requests merged and not.
 - A rollout of 350 sequences of 15 steps with 20 particles (25 + 4 columns, the reward of
   FetchPickAndPlace), beside the call in process.
@@ -15,7 +16,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,6 +29,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.callers import Latency, poster, requests_per_second, time_calls
+from benchmarks.mlserver_process import running_mlserver
 from benchmarks.plain_endpoint import serve_plainly
 from benchmarks.report import markdown_table, print_figures, run_command
 from benchmarks.rollout import CANDIDATES, HIDDEN, HORIZON, MEMBERS, PARTICLES
@@ -55,15 +57,24 @@ Tensors = Mapping[str, Array]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget", choices=BUDGETS, default="small")
-    turns = BUDGETS[parser.parse_args().budget]
+    parser.add_argument("--mlserver", type=Path, help="the folder of MLServer's packages")
+    arguments = parser.parse_args()
+    turns = BUDGETS[arguments.budget]
     models = {"big": make_model(OBSERVATION), "fetch": make_model(25)}
     with tempfile.TemporaryDirectory() as folder:
         for name, model in models.items():
             Registry(Path(folder)).publish(name, model.save)
         with running(serve_models, folder, {}) as url:
             figures = race_predictions(url, models["big"], turns)
-            with running(serve_plainly, folder, OBSERVATION) as plain:
-                figures |= race_json(url, plain, turns)
+            with ExitStack() as rivals:
+                plain = rivals.enter_context(running(serve_plainly, folder, OBSERVATION))
+                urls = {"dynlearn": url, "plain FastAPI": plain}
+                if arguments.mlserver:
+                    served = Registry(Path(folder)).resolve("big").folder
+                    urls["MLServer"] = rivals.enter_context(
+                        running_mlserver(arguments.mlserver, served, "big")
+                    )
+                figures |= race_json(urls, turns)
             figures |= race_rollouts(url, models["fetch"], turns)
             with running(serve_models, folder, {"batch_rows": 1}) as unmerged:
                 figures |= race_callers(url, unmerged, turns)
@@ -119,29 +130,33 @@ def race_predictions(url: str, model: DynamicsModel, turns: int) -> dict[str, fl
     return figures | {"overhead_ms_p50": figures["overhead_ms_p50_500"]}
 
 
-def race_json(url: str, plain: str, turns: int) -> dict[str, float]:
-    """Time predictions in JSON, ours and a plain endpoint's."""
+def race_json(urls: Mapping[str, str], turns: int) -> dict[str, float]:
+    """Time predictions in JSON: ours, a plain endpoint's, MLServer's."""
     tensors = make_rows(500)
-    ours = {
+    protocol = {
         "inputs": [
             {"name": n, "datatype": "FP32", "shape": v.shape, "data": v.ravel().tolist()}
             for n, v in tensors.items()
         ],
         "outputs": [{"name": name} for name in NAMES],
     }
-    theirs = {name: values.tolist() for name, values in tensors.items()}
-    first, second = in_turns(
-        "JSON",
-        turns,
-        poster(url, INFER, Message(orjson.dumps(ours), None)),
-        poster(plain, "/predict", Message(orjson.dumps(theirs), None)),
-    )
+    nested = {name: values.tolist() for name, values in tensors.items()}
+    posts = []
+    for name, url in urls.items():
+        path, document = ("/predict", nested) if name == "plain FastAPI" else (INFER, protocol)
+        posts.append(poster(url, path, Message(orjson.dumps(document), None)))
+    found = dict(zip(urls, in_turns("JSON", turns, *posts), strict=True))
+    ours = found["dynlearn"].p50
     rows = [
-        [name, f"{latency.p50:.2f}", f"{latency.p99:.2f}"]
-        for name, latency in (("dynlearn", first), ("plain FastAPI", second))
+        [name, f"{latency.p50:.2f}", f"{latency.p99:.2f}", f"{latency.p50 / ours:.2f}"]
+        for name, latency in found.items()
     ]
-    print("\n" + markdown_table(["JSON, 500 rows", "p50 (ms)", "p99"], rows), flush=True)
-    return {"json_ms_p50": first.p50, "json_speedup": second.p50 / first.p50}
+    title = ["JSON, 500 rows", "p50 (ms)", "p99", "this / dynlearn's"]
+    print("\n" + markdown_table(title, rows), flush=True)
+    figures = {"json_ms_p50": ours, "json_speedup": found["plain FastAPI"].p50 / ours}
+    if "MLServer" in found:
+        figures["json_speedup_mlserver"] = found["MLServer"].p50 / ours
+    return figures
 
 
 def race_rollouts(url: str, model: DynamicsModel, turns: int) -> dict[str, float]:

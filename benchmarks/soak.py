@@ -22,6 +22,8 @@ from benchmarks.serving import INFER, NAMES, make_model, make_rows, running_proc
 from dynlearn.registry import Registry
 from dynlearn.wire import Message, encode_request
 
+# Seconds.
+BUDGETS = {"small": 60, "full": 600}
 CALLERS = 16
 CHANGE_EVERY = 3.0
 VERSIONS = 12
@@ -29,8 +31,8 @@ VERSIONS = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--budget", choices=BUDGETS, default="small")
+    seconds = BUDGETS[parser.parse_args().budget]
     with tempfile.TemporaryDirectory() as folder:
         registry = Registry(Path(folder))
         registry.publish("big", make_model(28).save)
@@ -49,13 +51,13 @@ def main() -> None:
         "growth": after / before - 1,
     }
     print(
-        f"{answers} answers in {seconds:.0f} s; resident {before / 2**20:.0f} MiB at first, "
+        f"{answers} answers in {seconds} s; resident {before / 2**20:.0f} MiB at first, "
         f"{after / 2**20:.0f} MiB in the end: {figures['growth']:+.1%}"
     )
     print_figures("soak", figures)
 
 
-async def load(url: str, pid: int, registry: Registry, seconds: float) -> tuple[int, list[int]]:
+async def load(url: str, pid: int, registry: Registry, seconds: int) -> tuple[int, list[int]]:
     """Ask and publish for so long; return how many answers came and the memory every second."""
     end = time.perf_counter() + seconds
     asking = [
@@ -64,7 +66,7 @@ async def load(url: str, pid: int, registry: Registry, seconds: float) -> tuple[
     ]
     changing = asyncio.create_task(asyncio.to_thread(change, registry, end))
     memory = []
-    for _ in tqdm(range(int(seconds)), "seconds", disable=None):
+    for _ in tqdm(range(seconds), "seconds", disable=None):
         await asyncio.sleep(1)
         memory.append(resident_bytes(pid))
     await changing
