@@ -121,6 +121,11 @@ class Metrics:
             self._served.labels(model).set(int(served))
         self._loaded.labels(model).set(loaded)
 
+    def forget_version(self, model: str, version: str) -> None:
+        """Drop what was counted of a version, or the page grows with each that is published."""
+        for counter in (self._requests, self._rows, self._batches):
+            counter.remove_by_labels({"model": model, "version": version})
+
     def page(self) -> tuple[bytes, str]:
         """Return the page that Prometheus reads, and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST

@@ -301,6 +301,7 @@ class ServedModels:
                 del served.versions[one.version]
                 size -= one.size
                 self._count(served, one.name)
+                self._metrics.forget_version(one.name, one.version)
 
     def _count(self, served: _Served, name: str) -> None:
         current = served.current.version if served.current else None

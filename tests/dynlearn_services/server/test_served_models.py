@@ -134,6 +134,18 @@ def test_the_version_asked_for_longest_ago_leaves_first(arm, make_model, serve):
     assert [models.find_loaded("arm", v) is not None for v in "1234"] == [False, True, True, True]
 
 
+def test_what_was_counted_of_a_version_leaves_with_it(arm, make_model, serve, metrics):
+    arm.publish("arm", make_model(seed=3).save)
+    size = LoadedModel("arm", "1", make_model()).size
+    models = serve(arm, "arm", limit=1.5 * size / 2**30)
+    for version in "123":
+        models.load_version("arm", version)
+        metrics.observe_request("arm", version, "infer", "ok", 0.1)
+        metrics.observe_batch("arm", version, 1, time.monotonic())
+    counted = {each for each in "123" if f'version="{each}"'.encode() in metrics.page()[0]}
+    assert counted == {"2", "3"}
+
+
 def test_all_models_are_served_where_none_is_named(arm, make_model, serve):
     models = serve(arm)
     assert models.names == ["arm"]
