@@ -15,6 +15,7 @@ import torch
 
 from dynlearn.errors import DynlearnError, NotFound, Unavailable, nearest
 from dynlearn.registry import ModelVersion, Registry
+from dynlearn_services.server import freed_memory
 from dynlearn_services.server.loaded_model import LoadedModel
 from dynlearn_services.server.metrics import Metrics
 
@@ -200,6 +201,7 @@ class ServedModels:
             self._unloaded.add(name)
             self._served = {key: value for key, value in self._served.items() if key != name}
             self._metrics.observe_versions(name, None, 0)
+        freed_memory.hand_back()
 
     def index(self) -> list[VersionState]:
         """Return every version of every model in the registry, and of those in memory."""
@@ -294,14 +296,17 @@ class ServedModels:
             (one, served) for served in self._served.values() for one in served.versions.values()
         ]
         size = sum(one.size for one, served in kept if one is not served.current)
+        before = size
         for one, served in sorted(kept, key=lambda pair: pair[0].last_used):
             if size <= self._limit:
-                return
+                break
             if one is not served.current:
                 del served.versions[one.version]
                 size -= one.size
                 self._count(served, one.name)
                 self._metrics.forget_version(one.name, one.version)
+        if size < before:
+            freed_memory.hand_back()
 
     def _count(self, served: _Served, name: str) -> None:
         current = served.current.version if served.current else None
