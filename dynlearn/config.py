@@ -130,6 +130,9 @@ class TrainConfig(Config):
     absolute_columns: Integers = Field(
         (), description="predicted columns learned as values, not as differences"
     )
+    learn_reward: bool = Field(
+        False, description="learn the reward too, to plan with where no task has one"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
     schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="step size over the run: constant, or falling to zero"
@@ -191,6 +194,15 @@ class TrainConfig(Config):
     device: Device = Field("auto", description="auto takes CUDA where there is one")
     seed: Seed = Field(0, description="seed of splits, weights, bootstraps and shuffles")
     resume: bool = Field(False, description="go on from the last checkpoint of this model's run")
+
+    @model_validator(mode="after")
+    def _reward_is_of_whole_states(self) -> Self:
+        if self.learn_reward and self.target_columns is not None:
+            raise ValueError(
+                "learn_reward: expected a model of all observation columns, for a reward is of "
+                f"whole states, got target_columns {self.target_columns}; leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _options_suit_the_objective(self) -> Self:
@@ -287,6 +299,9 @@ class PlanConfig(PlannerConfig):
     model: str = Field(description="model: NAME, NAME/VERSION or NAME@ALIAS")
     url: str | None = Field(None, description="address of a server to ask instead of loading")
     episodes: int = Field(10, ge=1, le=10_000, description="episodes to play, side by side")
-    reward: str | None = Field(None, description="named reward; the environment's own if absent")
+    reward: str | None = Field(
+        None,
+        description="named reward of the task, or learned, the model's; absent: the environment's",
+    )
     device: Device = Field("auto", description="auto takes CUDA where there is one")
     seed: Seed = Field(0, description="seed of start states and of the planner")

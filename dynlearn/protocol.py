@@ -38,6 +38,9 @@ ROLLOUT_OUTPUTS = {
 }
 """The tensors of a rollout, as `OUTPUTS`; the first two need a reward."""
 
+REWARD_MEAN = "reward_mean"
+"""The learned reward at each member's mean, averaged; of models that have learned one."""
+
 SAMPLE, SAMPLE_MEMBER = "next_observation_sample", "sample_member"
 """The outputs of a draw: next observations, and which member each comes from."""
 
@@ -131,6 +134,8 @@ class ModelParameters(Metadata):
         members: E.
         covariance: of each member: variances alone, or a full matrix.
         full_state: whether every column is predicted, in order, so that rollouts can go on.
+        learned_reward: whether the model has learned a reward.
+        context_size: G, the columns of the goal that the learned reward is of.
     """
 
     version: str
@@ -141,6 +146,8 @@ class ModelParameters(Metadata):
     members: int
     covariance: Covariance
     full_state: bool
+    learned_reward: bool = False
+    context_size: int = 0
 
 
 class ModelMetadata(Metadata):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from dynlearn.config import TrainConfig
 from dynlearn.devices import pick_device
+from dynlearn.episodes import EpisodeTable
 from dynlearn.errors import InvalidInput
+from dynlearn.learned_reward import (
+    LearnedReward,
+    judged_transitions,
+    reward_config,
+    reward_spec,
+)
 from dynlearn.member_group import GroupFactory, MemberGroup
 from dynlearn.model import DynamicsModel, ModelSpec
 from dynlearn.objectives import make_objective
@@ -28,11 +35,13 @@ class TrainedModel:
         model: the members to predict with, each at its best weights.
         history: NLL and RMSE of training and validation at every validation.
         updates: gradient updates made.
+        reward: what was learned of the reward, where that was asked for.
     """
 
     model: DynamicsModel
     history: list[dict[str, float]]
     updates: int
+    reward: LearnedReward | None = None
 
 
 def model_spec(
@@ -127,8 +136,41 @@ def train(
             f"expected at most {config.members} elites, got {config.elites}; raise members"
         )
     split = split_dataset(config, store)
-    training, validation = (
-        cut_transitions(store.table(episodes), header.action_space)
-        for episodes in (split.train, split.validation)
+    tables = store.table(split.train), store.table(split.validation)
+    training, validation = (cut_transitions(table, header.action_space) for table in tables)
+    trained = fit(
+        config, spec, training, validation, checkpoint, on_progress, should_stop, make_group
     )
-    return fit(config, spec, training, validation, checkpoint, on_progress, should_stop, make_group)
+    if trained is None or not config.learn_reward:
+        return trained
+    beside = None if checkpoint is None else reward_checkpoint(checkpoint)
+    reward = fit_reward(config, *tables, header.action_space, beside, should_stop)
+    return None if reward is None else replace(trained, reward=reward)
+
+
+def fit_reward(
+    config: TrainConfig,
+    train: EpisodeTable,
+    validation: EpisodeTable,
+    action_space: ActionSpace,
+    checkpoint: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> LearnedReward | None:
+    """Fit the reward beside the dynamics of a configuration; None where ``should_stop`` ended it.
+
+    Raises:
+        InvalidInput: the actions are not of the space.
+        CorruptData: a value is not finite.
+        NumericalFailure: training diverged.
+    """
+    config = reward_config(config)
+    training, selection = (judged_transitions(each, action_space) for each in (train, validation))
+    spec = reward_spec(config, training.observation.shape[1], action_space)
+    fitted = fit(config, spec, training, selection, checkpoint, should_stop=should_stop)
+    size = train.observations.shape[1]
+    return None if fitted is None else LearnedReward(fitted.model, size)
+
+
+def reward_checkpoint(checkpoint: Path) -> Path:
+    """Return where the fit of the reward saves, beside that of the dynamics."""
+    return checkpoint.with_stem(f"{checkpoint.stem}-reward")

@@ -52,11 +52,9 @@ def cut_transitions(table: EpisodeTable, action_space: ActionSpace) -> Transitio
             f"expected {kinds[is_discrete]} actions, got {kinds[not is_discrete]} ones; "
             "use a dataset of the same environment"
         )
-    is_last = np.zeros(len(table.observations), dtype=bool)
-    ends = np.cumsum(table.lengths + 1)
-    is_last[ends - 1] = True
-    is_first = np.zeros_like(is_last)
-    is_first[ends - table.lengths - 1] = True
+    is_before = before_each_step(table.lengths)
+    # What follows a step is one place further on.
+    is_after = np.roll(is_before, 1)
     if isinstance(action_space, DiscreteSpace):
         action = action_space.one_hot(table.actions)
     else:
@@ -68,8 +66,15 @@ def cut_transitions(table: EpisodeTable, action_space: ActionSpace) -> Transitio
                 "`dynlearn datasets verify` and collect them anew"
             )
     return Transitions(
-        table.observations[~is_last], action, table.observations[~is_first], table.lengths
+        table.observations[is_before], action, table.observations[is_after], table.lengths
     )
+
+
+def before_each_step(lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of the T + 1 observations of episodes end to end a step begins at."""
+    before = np.ones(int((lengths + 1).sum()), dtype=bool)
+    before[np.cumsum(lengths + 1) - 1] = False
+    return before
 
 
 @dataclass(frozen=True)

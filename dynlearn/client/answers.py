@@ -97,6 +97,11 @@ class RemotePrediction(_Fetched):
         return self._get("member_scale_trils")
 
     @property
+    def reward_mean(self) -> Values:
+        """The learned reward at each member's mean, averaged over the members, [B]."""
+        return self._get("reward_mean")
+
+    @property
     def _has_covariance(self) -> bool:
         return "covariance" in self.arrays or {"aleatoric", "epistemic"} <= self.arrays.keys()
 

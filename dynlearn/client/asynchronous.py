@@ -51,10 +51,11 @@ class AsyncDynamicsClient:
         outputs: Sequence[str] = ("mean", "aleatoric", "epistemic"),
         member: Any = None,
         members: Any = None,
+        context: Any = None,
     ) -> RemotePrediction:
         """See `DynamicsClient.predict`."""
         return await self._carry_out(
-            self._calls.predict(observation, action, outputs, member, members)
+            self._calls.predict(observation, action, outputs, member, members, context)
         )
 
     async def sample(self, observation: Any, action: Any, seed: int) -> RemoteSample:

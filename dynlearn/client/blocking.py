@@ -79,6 +79,7 @@ class DynamicsClient:
         outputs: Sequence[str] = ("mean", "aleatoric", "epistemic"),
         member: Any = None,
         members: Any = None,
+        context: Any = None,
     ) -> RemotePrediction:
         """Predict the next observation's distribution.
 
@@ -86,11 +87,13 @@ class DynamicsClient:
             observation: [B, O].
             action: [B, A], or integers [B] where actions are discrete.
             outputs: what to fetch: mean, variance, covariance, aleatoric, epistemic, member_means,
-                member_variances or member_scale_trils. With the default, ``covariance``,
+                member_variances, member_scale_trils, or reward_mean of a model that has learned
+                the reward. With the default, ``covariance``,
                 ``variance`` and ``std`` follow from what is fetched; matrices are large, so ask
                 for less where time counts.
             member: which member alone answers each row, integers [B].
             members: which members make up the mixture, integers; all of them where it is None.
+            context: the goal that a learned reward is of, [B, G].
 
         Raises:
             InvalidInput: a shape or a name is wrong, or a value is not finite.
@@ -101,7 +104,9 @@ class DynamicsClient:
             DeadlineExceeded: there is no answer in time.
             Unavailable: there is no server, it is busy, or another version answered.
         """
-        return self._carry_out(self._calls.predict(observation, action, outputs, member, members))
+        return self._carry_out(
+            self._calls.predict(observation, action, outputs, member, members, context)
+        )
 
     def sample(self, observation: Any, action: Any, seed: int) -> RemoteSample:
         """Draw one next observation a row, as `DynamicsModel.sample` does in process.
@@ -137,7 +142,7 @@ class DynamicsClient:
             particles: N, imagined trajectories for each action sequence.
             propagation: how members are chosen along the way.
             seed: with it the answer is determined.
-            reward: the name of a reward that the server knows.
+            reward: the name of a reward that the server knows, or ``learned``, the model's own.
             context: what the reward needs beside the state, such as the goal, [S, G].
             discount: of the reward, a step.
             risk_aversion: standard deviations over particles to subtract from the return.

@@ -24,7 +24,14 @@ from dynlearn.client.answers import (
 )
 from dynlearn.client.exchange import Deadline, Exchange, Server
 from dynlearn.errors import CorruptData, InvalidInput, Unavailable, nearest
-from dynlearn.protocol import OUTPUTS, ROLLOUT_OUTPUTS, SAMPLE, SAMPLE_MEMBER, ModelMetadata
+from dynlearn.protocol import (
+    OUTPUTS,
+    REWARD_MEAN,
+    ROLLOUT_OUTPUTS,
+    SAMPLE,
+    SAMPLE_MEMBER,
+    ModelMetadata,
+)
 from dynlearn.spaces import DiscreteSpace
 from dynlearn.wire import HEADER_LENGTH, Array, Message, decode_response, encode_request
 
@@ -58,14 +65,22 @@ class ModelCalls:
         return calls
 
     def predict(
-        self, observation: Any, action: Any, outputs: Sequence[str], member: Any, members: Any
+        self,
+        observation: Any,
+        action: Any,
+        outputs: Sequence[str],
+        member: Any,
+        members: Any,
+        context: Any,
     ) -> Exchange[RemotePrediction]:
         """See `DynamicsClient.predict`."""
         deadline = self.server.deadline()
-        names = _choose(OUTPUTS, outputs)
+        names = _choose({**OUTPUTS, "reward_mean": REWARD_MEAN}, outputs)
         inputs = yield from self._rows(observation, action, deadline)
         if member is not None:
             inputs["member"] = _as_integers("member", member)
+        if context is not None:
+            inputs["context"] = _as_float32("context", context)
         parameters = {}
         if members is not None:
             parameters["members"] = _as_integers("members", members).tolist()

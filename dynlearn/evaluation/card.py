@@ -86,6 +86,9 @@ def _card(
             for level, share in metrics.joint_coverage.items()
         },
     }
+    if metrics.reward_rmse is not None and metrics.rmse_of_mean_reward is not None:
+        measures["RMSE of the learned reward"] = metrics.reward_rmse
+        measures["RMSE of the mean reward"] = metrics.rmse_of_mean_reward
     errors = (
         f"| {column} | {metrics.rmse_per_column[column]:.4g} "
         f"| {metrics.rmse_of_no_change[column]:.4g} |"

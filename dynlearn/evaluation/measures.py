@@ -17,6 +17,7 @@ from dynlearn.episodes import EpisodeTable
 from dynlearn.errors import InvalidInput
 from dynlearn.evaluation.one_step import one_step
 from dynlearn.evaluation.open_loop import OpenLoop, open_loop
+from dynlearn.learned_reward import LearnedReward
 from dynlearn.model import DynamicsModel
 from dynlearn.transitions import cut_transitions, cut_windows
 
@@ -44,6 +45,8 @@ class Metrics(BaseModel):
             does not predict the full state.
         open_loop_rmse_of_no_change: of predicting the first value.
         focus_columns: the columns that the open-loop errors are over.
+        reward_rmse: error of the learned reward of the real transitions, where there is one.
+        rmse_of_mean_reward: of the same reward for every transition.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,6 +63,8 @@ class Metrics(BaseModel):
     open_loop_rmse: tuple[float, ...] = ()
     open_loop_rmse_of_no_change: tuple[float, ...] = ()
     focus_columns: tuple[str, ...] = ()
+    reward_rmse: float | None = None
+    rmse_of_mean_reward: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def evaluate(
     focus: tuple[int, ...],
     horizon: int,
     seed: int,
+    reward: LearnedReward | None = None,
 ) -> Evaluation:
     """Measure a model on whole episodes.
 
@@ -99,6 +105,7 @@ def evaluate(
         focus: the observation columns that matter to the task; all where it is empty.
         horizon: steps of the open-loop rollouts; shortened to the longest episode.
         seed: of the rollouts' start steps and particles.
+        reward: what was learned beside the model.
 
     Raises:
         InvalidInput: the episodes have other columns or actions than the model.
@@ -139,6 +146,8 @@ def evaluate(
         open_loop_rmse=rollouts.rmse(focus) if rollouts else (),
         open_loop_rmse_of_no_change=rollouts.rmse_of_no_change(focus) if rollouts else (),
         focus_columns=tuple(columns[column] for column in focus) if rollouts else (),
+        reward_rmse=None if reward is None else reward.rmse(table, model.spec.action_space),
+        rmse_of_mean_reward=None if reward is None else float(table.rewards.std()),
     )
     return Evaluation(
         metrics=metrics,

@@ -8,6 +8,7 @@ from dynlearn.devices import pick_device
 from dynlearn.errors import InvalidInput
 from dynlearn.evaluation import Metrics, evaluate, write_report
 from dynlearn.home import Home
+from dynlearn.learned_reward import LearnedReward
 from dynlearn.model import DynamicsModel
 from dynlearn.registry import Registry
 from dynlearn.store import EpisodeStore
@@ -42,7 +43,10 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
     home.require_writable(folder)
     model = DynamicsModel.load(version.folder, pick_device(config.device))
     columns, focus = describe_columns(store.header.environment, model.spec.observation_size)
-    evaluation = evaluate(model, store.table(episodes), columns, focus, config.horizon, config.seed)
+    reward = LearnedReward.load(version.folder, model)
+    evaluation = evaluate(
+        model, store.table(episodes), columns, focus, config.horizon, config.seed, reward
+    )
     for left in folder.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     write_report(

@@ -23,6 +23,7 @@ from dynlearn.config import PlanConfig
 from dynlearn.devices import pick_device
 from dynlearn.errors import InvalidInput
 from dynlearn.home import Home
+from dynlearn.learned_reward import LEARNED, LearnedReward
 from dynlearn.model import DynamicsModel
 from dynlearn.planning import CEM
 from dynlearn.planning.remote import RemoteDynamics
@@ -87,14 +88,14 @@ def run_plan(
         # Read when MuJoCo is imported: the way to draw without a screen.
         os.environ.setdefault("MUJOCO_GL", "egl")
     task = find_task(config.env)
-    with _dynamics(config, home) as (dynamics, action_space, version):
-        planner = CEM(
-            dynamics,
-            task.reward(config.reward),
-            action_space,
-            config,
-            config.seed,
-        )
+    with _dynamics(config, home) as (dynamics, action_space, version, learned):
+        reward = learned if config.reward == LEARNED else task.reward(config.reward)
+        if reward is None:
+            raise InvalidInput(
+                f"reward: expected a model here that has learned one, got {config.model}; train "
+                "one with --learn-reward, and plan without --url"
+            )
+        planner = CEM(dynamics, reward, action_space, config, config.seed)
         played = play(task, planner.plan, config.episodes, config.seed, folder is not None, on_step)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -177,20 +178,23 @@ def _vectors(raw: list[Any]) -> Tensor:
 
 
 @contextmanager
-def _dynamics(config: PlanConfig, home: Home) -> Iterator[tuple[Dynamics, ActionSpace, str]]:
-    """Give the dynamics that a configuration names, their actions and their concrete version."""
+def _dynamics(
+    config: PlanConfig, home: Home
+) -> Iterator[tuple[Dynamics, ActionSpace, str, LearnedReward | None]]:
+    """Give the dynamics that a configuration names, their actions, version and learned reward."""
     if config.url is not None:
         name, _, number = config.model.partition("/")
         with DynamicsClient(config.url, name, number or None) as client, client.pin() as pinned:
             spec = pinned.spec
             _require_same_spaces(config.env, spec.observation_size, spec.action_space)
-            yield RemoteDynamics(pinned), spec.action_space, spec.version
+            yield RemoteDynamics(pinned), spec.action_space, spec.version, None
         return
     version = Registry(home.models).resolve(config.model)
     model = DynamicsModel.load(version.folder, pick_device(config.device))
     _require_same_spaces(config.env, model.spec.observation_size, model.spec.action_space)
     model.require_full_state()
-    yield model, model.spec.action_space, version.version
+    reward = LearnedReward.load(version.folder, model)
+    yield model, model.spec.action_space, version.version, reward
 
 
 def _require_same_spaces(env_id: str, observation_size: int, action_space: ActionSpace) -> None:

@@ -20,7 +20,7 @@ from dynlearn.objectives import make_objective
 from dynlearn.registry import ModelVersion, Registry
 from dynlearn.store import EpisodeStore
 from dynlearn.trainer import TrainingProgress
-from dynlearn.training import TrainedModel, split_dataset, train
+from dynlearn.training import TrainedModel, reward_checkpoint, split_dataset, train
 from dynlearn_services.columns import describe_columns
 from dynlearn_services.remote_group import remote_groups
 
@@ -73,15 +73,20 @@ def run_training(
             trained = train(local, store, checkpoint, report, should_stop, make_group)
         except NumericalFailure:
             # There is nothing to go on with: the mend is another configuration.
-            checkpoint.unlink(missing_ok=True)
+            _remove(checkpoint)
             raise
     if trained is None:
         raise TrainingStopped(
             f"stopped; go on with `dynlearn train --resume` and the same options ({checkpoint})"
         )
     published = _publish(config, home, store, trained)
-    checkpoint.unlink()
+    _remove(checkpoint)
     return published
+
+
+def _remove(checkpoint: Path) -> None:
+    for file in (checkpoint, reward_checkpoint(checkpoint)):
+        file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -116,7 +121,13 @@ def _publish(
     header = store.header
     columns, focus = describe_columns(header.environment, trained.model.spec.observation_size)
     evaluation = evaluate(
-        trained.model, store.table(held_out), columns, focus, _EVALUATION_HORIZON, config.seed
+        trained.model,
+        store.table(held_out),
+        columns,
+        focus,
+        _EVALUATION_HORIZON,
+        config.seed,
+        trained.reward,
     )
     made = {
         "environment": header.environment,
@@ -139,6 +150,8 @@ def _publish(
 
     def write(folder: Path) -> None:
         trained.model.save(folder)
+        if trained.reward is not None:
+            trained.reward.save(folder)
         write_json(folder / TRAINING_FILE, provenance)
         write_report(
             folder,

@@ -13,7 +13,7 @@ from dynlearn.model import DynamicsModel, ModelSpec
 from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn.store import DatasetHeader, EpisodeStore
 from dynlearn.trainer import TrainingProgress
-from dynlearn.training import fit, model_spec, split_dataset, train
+from dynlearn.training import fit, model_spec, reward_checkpoint, split_dataset, train
 from dynlearn.transitions import Transitions
 
 EPISODES, STEPS = 20, 8
@@ -40,7 +40,10 @@ def _dataset(
     actions: ActionSpace = BoxSpace(low=(-1,), high=(1,)),  # noqa: B008
     spoil: tuple[int, ...] = (),
 ) -> EpisodeStore:
-    """A walk: the first column moves by 0.1 times the action, the second by the first."""
+    """A walk: the first column moves by 0.1 times the action, the second by the first.
+
+    The reward is where the first column moves to.
+    """
     header = DatasetHeader(
         environment="elsewhere/Walk-v0",
         versions={},
@@ -72,7 +75,7 @@ def _dataset(
                 seed=index,
                 observations=observations + 1000 * (index in spoil),
                 actions=action,
-                rewards=np.zeros(STEPS),
+                rewards=position[1:],
                 terminated=np.zeros(STEPS, dtype=bool),
                 truncated=np.arange(STEPS) == STEPS - 1,
             )
@@ -117,6 +120,36 @@ def test_the_test_episodes_are_left_alone(tmp_path: Path) -> None:
     seen = train(_config(), _dataset(tmp_path / "v", spoil=tuple(split.validation.tolist())))
     assert seen is not None
     assert clean.history != seen.history
+
+
+def test_the_reward_is_learned_where_that_is_asked_for(tmp_path: Path) -> None:
+    store = _dataset(tmp_path / "d")
+    plain = train(_config(max_updates=200), store)
+    both = train(_config(max_updates=200, learn_reward=True), store)
+    assert plain is not None
+    assert both is not None
+    assert plain.reward is None
+    assert _equal(plain.model, both.model)
+    assert both.reward is not None
+    table = store.table(split_dataset(_config(), store).test)
+    assert both.reward.rmse(table, store.header.action_space) < 0.3 * table.rewards.std()
+
+
+def test_a_stop_while_the_reward_is_learned_loses_nothing(tmp_path: Path) -> None:
+    store, config = _dataset(tmp_path / "d"), _config(learn_reward=True)
+    whole = train(config, store, tmp_path / "whole.safetensors")
+    checkpoint = tmp_path / "cut.safetensors"
+    beside = reward_checkpoint(checkpoint)
+    assert train(config, store, checkpoint, should_stop=beside.exists) is None
+    assert checkpoint.exists()
+    again = train(config, store, checkpoint)
+    assert whole is not None
+    assert again is not None
+    assert _equal(whole.model, again.model)
+    zeros = torch.zeros(1, 2), torch.ones(1, 1), torch.ones(1, 2), torch.zeros(1, 0)
+    assert whole.reward is not None
+    assert again.reward is not None
+    assert torch.equal(whole.reward(*zeros), again.reward(*zeros))
 
 
 def test_discrete_actions_are_learned(tmp_path: Path) -> None:

@@ -25,12 +25,14 @@ class Inputs:
         action: [N, A], or integers [N] where actions are discrete.
         member: which member alone answers each row, integers [N].
         members: which members make up the mixture; all where it is None.
+        context: what a learned reward needs, the goal, [N, G].
     """
 
     observation: Array
     action: Array
     member: Array | None = None
     members: tuple[int, ...] | None = None
+    context: Array | None = None
 
     @property
     def rows(self) -> int:
@@ -39,7 +41,11 @@ class Inputs:
 
     def merges_with(self, other: Self) -> bool:
         """Whether both can be computed as one."""
-        return (self.member is None) == (other.member is None) and self.members == other.members
+        return (
+            (self.member is None) == (other.member is None)
+            and self.members == other.members
+            and (self.context is None) == (other.context is None)
+        )
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
@@ -47,14 +53,12 @@ class Inputs:
         first = parts[0]
         if len(parts) == 1:
             return first
-        member = None
-        if first.member is not None:
-            member = np.concatenate([part.member for part in parts if part.member is not None])
         return replace(
             first,
             observation=np.concatenate([part.observation for part in parts]),
             action=np.concatenate([part.action for part in parts]),
-            member=member,
+            member=_join([part.member for part in parts]),
+            context=_join([part.context for part in parts]),
         )
 
     def rows_of(self, rows: slice) -> Self:
@@ -64,6 +68,7 @@ class Inputs:
             observation=self.observation[rows],
             action=self.action[rows],
             member=None if self.member is None else self.member[rows],
+            context=None if self.context is None else self.context[rows],
         )
 
 
@@ -72,6 +77,7 @@ def check_inputs(
     tensors: Mapping[str, Array],
     members: Sequence[int] | None,
     actions_outside: ActionsOutside,
+    context_size: int = 0,
 ) -> Inputs:
     """Return the tensors of a request, of the right names, kinds and shapes.
 
@@ -79,16 +85,18 @@ def check_inputs(
         spec: of the model.
         tensors: ``observation`` [N, O] and ``action`` [N, A], or integers [N] or [N, 1] where
             actions are discrete; optionally ``member``, integers [N] or [N, 1], which member alone
-            answers each row.
+            answers each row, and ``context`` [N, G], the goal of a learned reward.
         members: which members make up the mixture.
         actions_outside: what becomes of actions outside their bounds.
+        context_size: G.
 
     Raises:
         InvalidInput: a name, a shape, a datatype or a value is wrong.
     """
-    if tensors.keys() - {"member"} != {"observation", "action"}:
+    if tensors.keys() - {"member", "context"} != {"observation", "action"}:
         raise InvalidInput(
-            f"inputs: expected observation and action, and member or not, got {', '.join(tensors)}"
+            "inputs: expected observation and action, and member and context or not, "
+            f"got {', '.join(tensors)}"
         )
     observation = as_float32("observation", tensors["observation"])
     require_shape("observation", observation, ("rows",), spec.observation_size)
@@ -98,6 +106,19 @@ def check_inputs(
             f"expected as many actions as observations, got {len(action)} actions "
             f"and {len(observation)} observations"
         )
+    context = None
+    if "context" in tensors:
+        if not context_size:
+            raise InvalidInput(
+                "context: expected none, for this model has learned no goal's reward"
+            )
+        context = as_float32("context", tensors["context"])
+        require_shape("context", context, ("rows",), context_size)
+        if len(context) != len(observation):
+            raise InvalidInput(
+                f"context: expected {len(observation)} rows, as many as observations, "
+                f"got {len(context)}"
+            )
     member = None
     if "member" in tensors:
         member = _as_integers("member", tensors["member"], ("rows",))
@@ -112,7 +133,8 @@ def check_inputs(
         if not members or len(set(members)) < len(members):
             raise InvalidInput(f"members: expected distinct members, got {list(members)}")
         _require_between("members", np.array(members), 0, spec.members - 1)
-    return Inputs(observation, action, member, None if members is None else tuple(members))
+    among = None if members is None else tuple(members)
+    return Inputs(observation, action, member, among, context)
 
 
 def check_actions(
@@ -178,6 +200,12 @@ def require_shape(name: str, values: Array, dimensions: Sequence[str], columns: 
         raise InvalidInput(
             f"{name}: expected shape [{', '.join(dimensions)}, {columns}], got {list(values.shape)}"
         )
+
+
+def _join(parts: Sequence[Array | None]) -> Array | None:
+    """Return arrays one after the other, which all or none of the parts have."""
+    arrays = [part for part in parts if part is not None]
+    return np.concatenate(arrays) if arrays else None
 
 
 def _as_integers(name: str, values: Array, dimensions: Sequence[str]) -> Array:

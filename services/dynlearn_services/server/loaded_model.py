@@ -14,10 +14,12 @@ from torch import Tensor
 
 from dynlearn.config import Propagation
 from dynlearn.errors import InvalidInput, nearest
+from dynlearn.learned_reward import LearnedReward
 from dynlearn.mixture import Prediction
 from dynlearn.model import DynamicsModel
 from dynlearn.protocol import (
     OUTPUTS,
+    REWARD_MEAN,
     SAMPLE,
     SAMPLE_MEMBER,
     ModelMetadata,
@@ -79,17 +81,28 @@ class LoadedModel:
         name: the model's name in the registry.
         version: its concrete version.
         model: what runs.
+        reward: what it has learned of the reward, where it has.
         size: of its weights, in bytes.
         last_used: a time of `time.monotonic`, kept by whoever looks after versions.
     """
 
-    def __init__(self, name: str, version: str, model: DynamicsModel):
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        model: DynamicsModel,
+        reward: LearnedReward | None = None,
+    ):
         self.name = name
         self.version = version
         self.model = model
+        self.reward = reward
         self.last_used = time.monotonic()
         self.size = sum(tensor.nbytes for tensor in model.state_dict().values())
         self._shapes = _output_shapes(model)
+        if reward is not None:
+            self.size += reward.nbytes
+            self._shapes[REWARD_MEAN] = [-1]
 
     @classmethod
     def load(cls, version: ModelVersion, device: torch.device) -> "LoadedModel":
@@ -98,7 +111,14 @@ class LoadedModel:
         Raises:
             CorruptData: a file is truncated or altered.
         """
-        return cls(version.name, version.version, DynamicsModel.load(version.folder, device))
+        model = DynamicsModel.load(version.folder, device)
+        reward = LearnedReward.load(version.folder, model)
+        return cls(version.name, version.version, model, reward)
+
+    @property
+    def context_size(self) -> int:
+        """G, the columns of what the learned reward needs beside a transition."""
+        return 0 if self.reward is None else self.reward.context_size
 
     def require_outputs(self, outputs: Sequence[str]) -> None:
         """Check the names of outputs.
@@ -119,17 +139,28 @@ class LoadedModel:
 
     @torch.inference_mode()
     def compute(self, inputs: Inputs, outputs: Sequence[str]) -> dict[str, Array]:
-        """Return the outputs that are asked for, and compute no others."""
+        """Return the outputs that are asked for, and compute no others.
+
+        Raises:
+            InvalidInput: the reward is asked for, and the goal is not there.
+        """
         prediction = self.model.predict(inputs.observation, inputs.action, inputs.member)
         if inputs.members is not None:
             prediction = Prediction(prediction.members[list(inputs.members)])
-        return {name: _to_numpy(getattr(prediction, _ATTRIBUTES[name])) for name in outputs}
+        return {
+            name: _to_numpy(
+                self._reward_mean(inputs, prediction)
+                if name == REWARD_MEAN
+                else getattr(prediction, _ATTRIBUTES[name])
+            )
+            for name in outputs
+        }
 
     def compute_in_pieces(
         self, inputs: Inputs, outputs: Sequence[str], draw: Draw | None = None
     ) -> Generator[None, None, dict[str, Array]]:
         """Compute many rows a few at a time, and return the outputs; samples too if asked for."""
-        plain = [name for name in outputs if name in _ATTRIBUTES]
+        plain = [name for name in outputs if name not in (SAMPLE, SAMPLE_MEMBER)]
         whole = {name: np.empty(self._shape(name, inputs), np.float32) for name in plain}
         draws = self._prepare(inputs, draw) if draw else None
         for start in range(0, inputs.rows, _CHUNK):
@@ -182,7 +213,9 @@ class LoadedModel:
         if isinstance(spec.action_space, DiscreteSpace):
             action = np.full(_WARM_UP_ROWS, spec.action_space.start)
         observation = np.zeros((_WARM_UP_ROWS, spec.observation_size), np.float32)
-        self.compute(Inputs(observation, action), list(_ATTRIBUTES))
+        context = np.zeros((_WARM_UP_ROWS, self.context_size), np.float32)
+        outputs = [name for name in self._shapes if name not in (SAMPLE, SAMPLE_MEMBER)]
+        self.compute(Inputs(observation, action, context=context), outputs)
 
     def metadata(self, versions: Sequence[str]) -> ModelMetadata:
         """Return what the model takes and gives, and what a planner must know of it."""
@@ -217,8 +250,20 @@ class LoadedModel:
                 members=spec.members,
                 covariance="full" if spec.head == "scale_tril" else "diagonal",
                 full_state=spec.full_state,
+                learned_reward=self.reward is not None,
+                context_size=self.context_size,
             ),
         )
+
+    def _reward_mean(self, inputs: Inputs, prediction: Prediction) -> Tensor:
+        assert self.reward is not None
+        observation, action = self.model.check_inputs(inputs.observation, inputs.action)
+        given = inputs.context
+        context = self.model.as_tensor(np.empty((inputs.rows, 0)) if given is None else given)
+        following = prediction.member_means
+        same = (part.expand(len(following), -1, -1) for part in (observation, action, context))
+        before, taken, goal = same
+        return self.reward(before, taken, following, goal).mean(0)
 
     def _prepare(self, inputs: Inputs, draw: Draw) -> _Draws:
         """Draw members and noise for all rows: those of `DynamicsModel.sample`."""

@@ -58,7 +58,9 @@ class RolloutParameters(CallParameters):
     propagation: Propagation = Field("tsinf", description="how members are chosen along the way")
     seed: int = Field(0, ge=0, lt=2**63, description="of members and noise")
     reward: str | None = Field(
-        None, max_length=128, description="a reward of the environment's task; returns need it"
+        None,
+        max_length=128,
+        description="a reward of the environment's task, or learned, the model's; returns need it",
     )
     environment: str | None = Field(
         None, max_length=256, description="whose rewards are meant, where several tasks would do"

@@ -50,7 +50,11 @@ async def predict(
     model.require_outputs(outputs)
     require_rows(request.inputs, config.max_rows)
     inputs = check_inputs(
-        model.model.spec, request.inputs, parameters.members, config.actions_outside
+        model.model.spec,
+        request.inputs,
+        parameters.members,
+        config.actions_outside,
+        model.context_size,
     )
     require_answer(model.answer_bytes(outputs, inputs), config.max_answer_bytes)
     draw = _draw(outputs, parameters)

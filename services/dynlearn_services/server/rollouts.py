@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dynlearn.errors import InvalidInput, NumericalFailure, TooLarge, nearest
+from dynlearn.learned_reward import LEARNED
 from dynlearn.planning.returns import returns_in_turns
 from dynlearn.protocol import ROLLOUT_OUTPUTS
 from dynlearn.rollout import rollout_in_turns
@@ -160,8 +161,15 @@ def _plan(
             )
     if context.ndim != 2:
         raise InvalidInput(f"context: expected shape [starts, columns], got {list(context.shape)}")
-    reward = None
-    if parameters.reward is not None:
+    reward: TransitionFunction | None = None
+    if parameters.reward == LEARNED and model.reward is not None:
+        reward = model.reward
+    elif parameters.reward == LEARNED:
+        raise InvalidInput(
+            f"parameters.reward: expected a model that has learned a reward, got {model.name} "
+            f"{model.version}; train one with --learn-reward"
+        )
+    elif parameters.reward is not None:
         reward = find_reward(
             service.tasks, parameters.reward, parameters.environment, spec.observation_size
         )

@@ -49,8 +49,8 @@ _KINDS = {
         PredictParameters,
         "Predict next observations.\n\nInputs: `observation` [N, O] and `action` [N, A] (integers "
         "[N] where actions are discrete); optionally `member`, integers [N]: which member alone "
-        "answers each row, at a fraction of the work. Outputs: those of the model's metadata, in "
-        "JSON or as binary tensors.",
+        "answers each row, at a fraction of the work; and `context` [N, G], the goal of a learned "
+        "reward. Outputs: those of the model's metadata, in JSON or as binary tensors.",
     ),
     "rollout": _Kind(
         "/v1",

@@ -305,7 +305,8 @@ BAD_REQUESTS = {
         {"inputs": [OBSERVATION, ACTION, tensor("goal", [1.0])]},
         None,
         400,
-        "inputs: expected observation and action, and member or not, got observation, action, goal",
+        "inputs: expected observation and action, and member and context or not, got observation, "
+        "action, goal",
     ),
     "member unknown": (
         {"inputs": [OBSERVATION, ACTION, tensor("member", [0, 3], datatype="INT64")]},

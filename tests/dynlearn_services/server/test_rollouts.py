@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from dynlearn.config import ServeConfig
+from dynlearn.config import ServeConfig, TrainConfig
 from dynlearn.errors import InvalidInput
+from dynlearn.learned_reward import LearnedReward, reward_spec
 from dynlearn.model import DynamicsModel, ModelSpec
 from dynlearn.planning.returns import estimate_returns
 from dynlearn.registry import Registry
@@ -34,6 +35,15 @@ def slide_model(action_space, targets=(0, 1, 2, 3)):
     return model.eval()
 
 
+def slide_reward():
+    """What a slide is worth to a goal of one column, by random weights."""
+    box = BoxSpace(low=(-1,), high=(1,))
+    config = TrainConfig(dataset="none", model="none", hidden=(8,))
+    model = DynamicsModel(reward_spec(config, 10, box))
+    model.network.initialize("lecun_uniform", [torch.Generator().manual_seed(0)])
+    return LearnedReward(model.eval(), 4)
+
+
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
     registry = Registry(tmp_path_factory.mktemp("models"))
@@ -45,6 +55,12 @@ def registry(tmp_path_factory):
         wild.network.perceptrons[0][-1].bias.fill_(3e38)
         wild.target_scaler.std.fill_(100)
     registry.publish("wild", wild.save)
+
+    def with_reward(folder):
+        slide_model(BoxSpace(low=(-1,), high=(1,))).save(folder)
+        slide_reward().save(folder)
+
+    registry.publish("judge", with_reward)
     return registry
 
 
@@ -110,6 +126,61 @@ def test_returns_are_those_of_the_model_in_process(url, model, tensors, propagat
     assert (response.model_name, response.model_version) == ("slide", "1")
     np.testing.assert_allclose(response.outputs["returns"], expected.score, rtol=1e-5)
     np.testing.assert_allclose(response.outputs["return_std"], expected.std, rtol=1e-4, atol=1e-6)
+
+
+def test_a_learned_reward_judges_as_it_does_in_process(url, model, tensors):
+    parameters = {"particles": 4, "propagation": "ts1", "seed": 5, "reward": "learned"}
+    answer = post(url, tensors, name="judge", **parameters)
+    observation, actions, context = (torch.from_numpy(tensors[name]) for name in tensors)
+    expected = estimate_returns(
+        model, slide_reward(), observation, actions, context, 4, "ts1", risk_aversion=0.0, seed=5
+    )
+    np.testing.assert_allclose(found(answer).outputs["returns"], expected.mean, rtol=1e-5)
+    without = {name: tensors[name] for name in ("observations", "actions")}
+    refused = post(url, without, name="judge", **parameters)
+    assert refused.status_code == 400
+    assert "context: expected the goal, of 1 columns, got 0" in refused.json()["error"]
+    unknown = post(url, tensors, **parameters)
+    assert unknown.status_code == 400
+    assert "train one with --learn-reward" in unknown.json()["error"]
+
+
+def test_the_learned_reward_of_a_prediction(url, model, tensors):
+    rows = {
+        "observation": tensors["observations"],
+        "action": tensors["actions"][:, 0, 0],
+        "context": tensors["context"],
+    }
+
+    def predict(rows, name="judge", outputs=("reward_mean", "next_observation_mean")):
+        message = encode_request(rows, outputs)
+        address = f"{url}/v2/models/{name}/infer"
+        return httpx.post(
+            address, content=message.body, headers=message.headers, trust_env=False, timeout=30
+        )
+
+    answer = found(predict(rows)).outputs
+    observation, action, context = (torch.from_numpy(values) for values in rows.values())
+    prediction = model.predict(observation, action)
+    each = [slide_reward()(observation, action, mean, context) for mean in prediction.member_means]
+    np.testing.assert_allclose(answer["reward_mean"], torch.stack(each).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(answer["next_observation_mean"], prediction.mean, rtol=1e-5)
+    metadata = httpx.get(f"{url}/v2/models/judge", trust_env=False).json()
+    assert metadata["parameters"]["learned_reward"]
+    assert metadata["parameters"]["context_size"] == 1
+    assert {"name": "reward_mean", "datatype": "FP32", "shape": [-1]} in metadata["outputs"]
+    for changes, name, message in (
+        ({"context": None}, "judge", "context: expected the goal, of 1 columns, got 0"),
+        ({"context": rows["context"][:2]}, "judge", "context: expected 3 rows"),
+        ({"context": rows["observation"]}, "judge", "context: expected shape [rows, 1]"),
+        ({"context": None}, "slide", "expected outputs of model slide, got 'reward_mean'"),
+    ):
+        given = {key: value for key, value in (rows | changes).items() if value is not None}
+        refused = predict(given, name)
+        assert refused.status_code == 400
+        assert message in refused.json()["error"]
+    refused = predict(rows, "slide", ["next_observation_mean"])
+    assert (refused.status_code, "context: expected none" in refused.text) == (400, True)
 
 
 def test_trajectories_are_those_of_the_model_in_process(url, model, tensors):
