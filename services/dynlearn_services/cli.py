@@ -162,6 +162,11 @@ def evaluate(config: EvaluateConfig, home: HomeOption = None, as_json: JsonOptio
                 f"  open loop, {step} steps: RMSE {metrics.open_loop_rmse[step - 1]:.4g}, of no "
                 f"change {metrics.open_loop_rmse_of_no_change[step - 1]:.4g}"
             )
+    if metrics.reward_rmse is not None:
+        lines.append(
+            f"  learned reward: RMSE {metrics.reward_rmse:.4g}, of the mean reward "
+            f"{metrics.rmse_of_mean_reward:.4g}"
+        )
     content = {**metrics.model_dump(), "folder": str(folder)}
     _print(as_json, content, "\n".join([*lines, f"figures and model card: {folder}"]))
 
