@@ -34,7 +34,8 @@ class Task:
         environment: the Gymnasium id that the task belongs to.
         observation_columns: a name for each of the O observation columns.
         rewards: reward functions by name; the first is the environment's own.
-        success: whether a transition ends in the goal, as a boolean tensor.
+        success: whether a transition ends in the goal, as a boolean tensor, or None where there is
+            no such thing.
         read_context: takes one environment observation (an array, or the goal-Dict of arrays)
             and returns the context, float [G].
         termination: whether a transition ends the episode, or None where it never does.
@@ -47,7 +48,7 @@ class Task:
     environment: str
     observation_columns: tuple[str, ...]
     rewards: Mapping[str, TransitionFunction]
-    success: TransitionFunction
+    success: TransitionFunction | None
     read_context: Callable[[Any], np.ndarray]
     termination: TransitionFunction | None = None
     contact: TransitionFunction | None = None
@@ -76,6 +77,25 @@ class Task:
                 f"{nearest(name, self.rewards)}"
             )
         return self.rewards[name]
+
+
+def bare_task(environment: str, columns: int) -> Task:
+    """Return what is plain of any environment: its goal if it has one, no reward and no success."""
+    return Task(
+        name=environment,
+        environment=environment,
+        observation_columns=tuple(f"observation[{column}]" for column in range(columns)),
+        rewards={},
+        success=None,
+        read_context=_read_goal,
+    )
+
+
+def _read_goal(observation: Any) -> np.ndarray:
+    import numpy as np
+
+    has_goal = isinstance(observation, dict) and "desired_goal" in observation
+    return np.asarray(observation["desired_goal"] if has_goal else ())
 
 
 def installed_tasks() -> dict[str, Task]:

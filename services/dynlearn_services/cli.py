@@ -210,18 +210,17 @@ def plan(
         "model": config.model,
         "version": played.version,
         "returns": played.returns.tolist(),
-        "successes": played.successes.tolist(),
-        "success_share": float(played.successes.mean()),
+        "successes": None if played.successes is None else played.successes.tolist(),
+        "success_share": played.success_share,
         "folder": str(folder) if folder else None,
     }
-    lines = [
-        f"episode {index}: return {value:g}, {'success' if success else 'no success'}"
-        for index, (value, success) in enumerate(zip(played.returns, played.successes, strict=True))
-    ]
-    lines.append(
-        f"{played.successes.mean():.0%} success, mean return {played.returns.mean():.3g} over "
-        f"{config.episodes} episodes"
-    )
+    lines = [f"episode {index}: return {value:g}" for index, value in enumerate(played.returns)]
+    total = f"mean return {played.returns.mean():.3g} over {config.episodes} episodes"
+    if played.successes is not None:
+        ends = ("success" if success else "no success" for success in played.successes)
+        lines = [f"{line}, {end}" for line, end in zip(lines, ends, strict=True)]
+        total = f"{played.success_share:.0%} success, {total}"
+    lines.append(total)
     if folder:
         lines.append(f"pictures: {folder}")
     _print(as_json, summary, "\n".join(lines))

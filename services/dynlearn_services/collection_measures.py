@@ -34,8 +34,8 @@ class Measures:
 
     @property
     def success_share(self) -> float | None:
-        """The share of episodes whose last transition ends in success, if there is a task."""
-        if self._task is None or not self._episodes:
+        """The share of episodes whose last transition ends in success, if the task knows it."""
+        if self._task is None or self._task.success is None or not self._episodes:
             return None
         return self._successes / self._episodes
 
@@ -48,7 +48,8 @@ class Measures:
 
         transitions = tuple(torch.as_tensor(part) for part in _transitions(self._task, table))
         last = torch.from_numpy(np.cumsum(table.lengths) - 1)
-        self._successes += int(self._task.success(*(part[last] for part in transitions)).sum())
+        if self._task.success is not None:
+            self._successes += int(self._task.success(*(part[last] for part in transitions)).sum())
         if self._task.contact is not None:
             self._contacts += int(self._task.contact(*transitions).sum())
         self._episodes += len(table)
@@ -57,17 +58,15 @@ class Measures:
 
 def _transitions(task: Task, table: EpisodeTable) -> tuple[NDArray[Any], ...]:
     """Return observations, actions, next observations and contexts, a row for each step."""
-    ends = np.cumsum(table.lengths + 1)
-    starts = ends - table.lengths - 1
-    is_last = np.zeros(len(table.observations), dtype=np.bool_)
-    is_last[ends - 1] = True
-    is_first = np.zeros_like(is_last)
-    is_first[starts] = True
+    from dynlearn.transitions import before_each_step
+
+    starts = np.cumsum(table.lengths + 1) - table.lengths - 1
+    is_before = before_each_step(table.lengths)
     contexts = np.stack([task.read_context(reset) for reset in _resets(table, starts)])
     return (
-        table.observations[~is_last],
+        table.observations[is_before],
         table.actions,
-        table.observations[~is_first],
+        table.observations[np.roll(is_before, 1)],
         np.repeat(contexts, table.lengths, axis=0),
     )
 

@@ -90,7 +90,7 @@ def _slide(home: Home, seed: int) -> Result:
         "random actions": play_random(plan),
     }
     content = {
-        "success": {name: float(played.successes.mean()) for name, played in rows.items()},
+        "success": {name: played.success_share for name, played in rows.items()},
         "return": {name: float(played.returns.mean()) for name, played in rows.items()},
         "nll": metrics.nll,
     }
@@ -99,7 +99,7 @@ def _slide(home: Home, seed: int) -> Result:
         "",
         f"{'planner':<26}{'success':>9}{'mean return':>14}",
         *(
-            f"{name:<26}{played.successes.mean():>9.0%}{played.returns.mean():>14.1f}"
+            f"{name:<26}{played.success_share:>9.0%}{played.returns.mean():>14.1f}"
             for name, played in rows.items()
         ),
         "",

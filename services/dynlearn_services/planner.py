@@ -30,7 +30,7 @@ from dynlearn.planning.remote import RemoteDynamics
 from dynlearn.registry import Registry
 from dynlearn.rollout import Dynamics
 from dynlearn.spaces import ActionSpace
-from dynlearn.task import Task, find_task
+from dynlearn.task import Task, bare_task, find_task, installed_tasks
 from dynlearn_envs.environments import describe_spaces, draw_frame, make_environment
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Playthrough:
         actions: [S, T, A].
         lengths: the steps of each episode, [S]; what comes after them means nothing.
         returns: the environment's own sum of rewards, [S].
-        successes: whether the last step ended in the goal, [S].
+        successes: whether the last step ended in the goal, [S]; None where the task has no such
+            thing.
         frames: pictures of the first episode, where they were asked for.
         version: of the model, where one was used.
     """
@@ -58,9 +59,14 @@ class Playthrough:
     actions: Tensor
     lengths: NDArray[np.int64]
     returns: NDArray[np.float64]
-    successes: NDArray[np.bool_]
+    successes: NDArray[np.bool_] | None
     frames: Frames
     version: str = ""
+
+    @property
+    def success_share(self) -> float | None:
+        """The share of episodes that ended in the goal."""
+        return None if self.successes is None else float(self.successes.mean())
 
 
 def run_plan(
@@ -87,7 +93,7 @@ def run_plan(
     if folder is not None and sys.platform == "linux" and "DISPLAY" not in os.environ:
         # Read when MuJoCo is imported: the way to draw without a screen.
         os.environ.setdefault("MUJOCO_GL", "egl")
-    task = find_task(config.env)
+    task = _task(config)
     with _dynamics(config, home) as (dynamics, action_space, version, learned):
         reward = learned if config.reward == LEARNED else task.reward(config.reward)
         if reward is None:
@@ -144,6 +150,11 @@ def _play(
     on_step: Callable[[int, int], None],
 ) -> Playthrough:
     limit = environments[0].spec.max_episode_steps
+    if limit is None:
+        raise InvalidInput(
+            f"expected an environment whose episodes end, got {task.environment} without "
+            "max_episode_steps; register it with one"
+        )
     seeds = np.random.SeedSequence(seed).generate_state(len(environments)).tolist()
     raw = [env.reset(seed=s)[0] for env, s in zip(environments, seeds, strict=True)]
     frames: Frames = [draw_frame(environments[0])] if pictures else []
@@ -166,15 +177,32 @@ def _play(
         on_step(len(actions), limit)
     every = range(len(environments))
     states, taken = torch.stack(observations, 1), torch.stack(actions, 1)
-    successes = task.success(
-        states[every, lengths - 1], taken[every, lengths - 1], states[every, lengths], contexts
-    )
-    return Playthrough(states, taken, lengths, returns, successes.numpy(), frames)
+    successes = None
+    if task.success is not None:
+        before, after = states[every, lengths - 1], states[every, lengths]
+        successes = task.success(before, taken[every, lengths - 1], after, contexts).numpy()
+    return Playthrough(states, taken, lengths, returns, successes, frames)
 
 
 def _vectors(raw: list[Any]) -> Tensor:
     rows = [one["observation"] if isinstance(one, dict) else one for one in raw]
     return torch.from_numpy(np.stack(rows)).float()
+
+
+def _task(config: PlanConfig) -> Task:
+    """Return the environment's task; where none is installed, what a learned reward leaves to say.
+
+    Raises:
+        NotFound: there is no task, and another reward.
+    """
+    if config.reward != LEARNED or config.env in installed_tasks():
+        return find_task(config.env)
+    environment = make_environment(config.env)
+    try:
+        observation, _ = describe_spaces(environment)
+    finally:
+        environment.close()
+    return bare_task(config.env, observation.observation.size)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dynlearn.errors import InvalidInput, NotFound
-from dynlearn.task import Task, find_task, installed_tasks
+from dynlearn.task import Task, bare_task, find_task, installed_tasks
 
 PLUGIN = """
 import numpy as np
@@ -53,6 +53,15 @@ def _task() -> Task:
         success=lambda *parts: distance(*parts) > -0.1,
         read_context=lambda observation: np.asarray(observation),
     )
+
+
+def test_an_environment_without_a_task() -> None:
+    task = bare_task("elsewhere/Walk-v0", 2)
+    assert task.column_labels == ("observation[0]", "observation[1]")
+    assert (task.rewards, task.success) == ({}, None)
+    assert task.read_context(np.ones(2)).shape == (0,)
+    observation = {"observation": np.ones(2), "desired_goal": np.array([3.0])}
+    np.testing.assert_array_equal(task.read_context(observation), [3.0])
 
 
 def test_rewards_by_name_and_the_first_by_default() -> None:

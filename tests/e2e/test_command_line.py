@@ -128,6 +128,25 @@ def test_plans_over_http_and_in_process_are_the_same(home: Path, model: str) -> 
     assert (Path(remote["folder"]) / "imagined.png").exists()
 
 
+def test_an_environment_without_a_task_is_planned_in_with_a_learned_reward(home: Path) -> None:
+    collect = ["--dataset", "pendulum", "--env", "Pendulum-v1", "--policy", "random"]
+    dynlearn(home, "collect", *collect, "--episodes", "30", "--max-steps", "50")
+    tiny = ["--hidden", "32,32", "--members", "2", "--max-updates", "600", "--learn-reward"]
+    dynlearn(home, "train", "--dataset", "pendulum", "--model", "pendulum", *tiny)
+    evaluated = dynlearn(home, "evaluate", "--model", "pendulum")
+    assert evaluated["reward_rmse"] < 0.5 * evaluated["rmse_of_mean_reward"]
+    options = ["--env", "Pendulum-v1", "--model", "pendulum", "--reward", "learned"]
+    played = dynlearn(home, "plan", *options, "--episodes", "2", *TINY_PLANNER, "--no-pictures")
+    assert len(played["returns"]) == 2
+    assert played["success_share"] is None
+    with serving(home, "pendulum") as url, DynamicsClient(url, model="pendulum") as client:
+        starts, actions = np.zeros((1, 3)), np.zeros((1, 2, 4, 1))
+        judged = client.rollout(starts, actions, reward="learned")
+        assert judged.returns.shape == (1, 2)
+        one = client.predict(starts, actions[:, 0, 0], outputs=["reward_mean"])
+        assert one.reward_mean.shape == (1,)
+
+
 def test_training_killed_at_any_step_and_resumed_ends_with_the_same_bits(
     home: Path, tmp_path: Path
 ) -> None:
