@@ -6,6 +6,7 @@ Sources: the protocol's ``inference_rest.md`` (kserve/open-inference-protocol) a
 Shapes: E members, O observation, D predicted columns.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -136,6 +137,8 @@ class ModelParameters(Metadata):
         full_state: whether every column is predicted, in order, so that rollouts can go on.
         learned_reward: whether the model has learned a reward.
         context_size: G, the columns of the goal that the learned reward is of.
+        rewards: the names of the rewards that rollouts can be judged by, by the environment whose
+            task they are of.
     """
 
     version: str
@@ -148,6 +151,7 @@ class ModelParameters(Metadata):
     full_state: bool
     learned_reward: bool = False
     context_size: int = 0
+    rewards: Mapping[str, tuple[str, ...]] = {}
 
 
 class ModelMetadata(Metadata):

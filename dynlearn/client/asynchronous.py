@@ -70,6 +70,7 @@ class AsyncDynamicsClient:
         propagation: Propagation = "tsinf",
         seed: int = 0,
         reward: str | None = None,
+        environment: str | None = None,
         context: Any = None,
         discount: float = 1.0,
         risk_aversion: float = 0.0,
@@ -86,6 +87,7 @@ class AsyncDynamicsClient:
                 propagation=propagation,
                 seed=seed,
                 reward=reward,
+                environment=environment,
                 discount=discount,
                 risk_aversion=risk_aversion,
             )

@@ -129,6 +129,7 @@ class DynamicsClient:
         propagation: Propagation = "tsinf",
         seed: int = 0,
         reward: str | None = None,
+        environment: str | None = None,
         context: Any = None,
         discount: float = 1.0,
         risk_aversion: float = 0.0,
@@ -142,7 +143,9 @@ class DynamicsClient:
             particles: N, imagined trajectories for each action sequence.
             propagation: how members are chosen along the way.
             seed: with it the answer is determined.
-            reward: the name of a reward that the server knows, or ``learned``, the model's own.
+            reward: the name of a reward that the server knows, one of ``spec.rewards``, or
+                ``learned``, the model's own.
+            environment: whose reward is meant, where several have one of that name.
             context: what the reward needs beside the state, such as the goal, [S, G].
             discount: of the reward, a step.
             risk_aversion: standard deviations over particles to subtract from the return.
@@ -163,6 +166,7 @@ class DynamicsClient:
                 propagation=propagation,
                 seed=seed,
                 reward=reward,
+                environment=environment,
                 discount=discount,
                 risk_aversion=risk_aversion,
             )

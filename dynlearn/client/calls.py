@@ -110,6 +110,7 @@ class ModelCalls:
         propagation: str,
         seed: int,
         reward: str | None,
+        environment: str | None,
         discount: float,
         risk_aversion: float,
     ) -> Exchange[RemoteRollout]:
@@ -127,6 +128,8 @@ class ModelCalls:
         }
         if reward is not None:
             parameters["reward"] = reward
+        if environment is not None:
+            parameters["environment"] = environment
         inputs = {
             "observations": _as_float32("observations", observations),
             "actions": (yield from self._actions("actions", actions, deadline)),

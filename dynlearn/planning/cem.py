@@ -35,12 +35,19 @@ class CEM:
     def __init__(
         self,
         dynamics: Dynamics,
-        reward: TransitionFunction,
+        reward: TransitionFunction | str,
         action_space: ActionSpace,
         settings: PlannerConfig,
         seed: int = 0,
     ):
         """Prepare to plan.
+
+        Args:
+            dynamics: what is imagined with.
+            reward: what is planned for, as `estimate_returns` takes it.
+            action_space: of the actions.
+            settings: of the search.
+            seed: of the candidates, and of the imagination's seeds.
 
         Raises:
             InvalidInput: actions are discrete or unbounded, or there are more elites than

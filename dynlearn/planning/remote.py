@@ -1,14 +1,18 @@
 """RemoteDynamics: a served model that rollouts can step.
 
-Shapes: E members, R rows, O observation, A action.
+Shapes: E members, R rows, O observation, A action, S start states, P candidates, H horizon,
+G context.
 """
 
 import torch
 from torch import Tensor
 
 from dynlearn.client import DynamicsClient, RemotePrediction
+from dynlearn.config import Propagation
 from dynlearn.errors import InvalidInput, Unavailable
 from dynlearn.gaussian import FullGaussian
+from dynlearn.learned_reward import LEARNED
+from dynlearn.planning.returns import Returns
 from dynlearn.spaces import DiscreteSpace
 
 
@@ -18,8 +22,12 @@ class RemoteDynamics:
     With the same seed a rollout is the one that the model gives in process, to float rounding.
     """
 
-    def __init__(self, client: DynamicsClient):
+    def __init__(self, client: DynamicsClient, environment: str | None = None):
         """Ask the server what it serves.
+
+        Args:
+            client: of the model, best a pinned one.
+            environment: whose rewards `judge` means.
 
         Raises:
             InvalidInput: the model does not predict the full state.
@@ -31,6 +39,7 @@ class RemoteDynamics:
                 f"one of columns {list(spec.target_columns)}; train without target_columns"
             )
         self._client = client
+        self._environment = environment
         self._version = spec.version
         self._choices = spec.action_space if isinstance(spec.action_space, DiscreteSpace) else None
         self._is_full = spec.covariance == "full"
@@ -51,8 +60,7 @@ class RemoteDynamics:
         Raises:
             Unavailable: there is no server, or it serves another version by now.
         """
-        if self._choices is not None:
-            action = action.argmax(1) + self._choices.start
+        action = self._in_the_space(action)
         if member is None or noise is None:
             return torch.tensor(self._predict(observation, action, member, "mean").mean)
         if self._is_full:
@@ -63,13 +71,67 @@ class RemoteDynamics:
         std = torch.tensor(prediction.variance).sqrt_()
         return torch.addcmul(torch.tensor(prediction.mean), std, noise)
 
+    def judge(
+        self,
+        reward: str,
+        observation: Tensor,
+        actions: Tensor,
+        context: Tensor,
+        particles: int,
+        propagation: Propagation,
+        risk_aversion: float,
+        seed: int,
+        discount: float,
+    ) -> Returns:
+        """Return what action sequences are worth, in one request.
+
+        Args:
+            reward: the name of one that the server knows.
+            observation: start states [S, O].
+            actions: [S, P, H, A], one-hot where actions are discrete.
+            context: of each start state, [S, G].
+            particles: as `estimate_returns`.
+            propagation: as there.
+            risk_aversion: as there.
+            seed: as there.
+            discount: as there.
+
+        Raises:
+            InvalidInput: the server does not know the reward, or the context does not suit it.
+            Unavailable: there is no server, or it serves another version by now.
+        """
+        answer = self._client.rollout(
+            observation,
+            self._in_the_space(actions),
+            particles,
+            propagation,
+            seed,
+            reward,
+            None if reward == LEARNED else self._environment,
+            context if context.shape[1] else None,
+            discount,
+            risk_aversion,
+            ("returns", "return_std"),
+        )
+        self._require_version(answer.model_version)
+        score, std = torch.tensor(answer.returns), torch.tensor(answer.return_std)
+        # What is not finite can only travel as the lowest number.
+        score = score.masked_fill_(score == torch.finfo(torch.float32).min, -torch.inf)
+        return Returns(score + risk_aversion * std, std, score)
+
+    def _in_the_space(self, actions: Tensor) -> Tensor:
+        return actions if self._choices is None else actions.argmax(-1) + self._choices.start
+
     def _predict(
         self, observation: Tensor, action: Tensor, member: Tensor | None, *outputs: str
     ) -> RemotePrediction:
         prediction = self._client.predict(observation, action, outputs, member)
-        if prediction.model_version != self._version:
+        self._require_version(prediction.model_version)
+        return prediction
+
+    def _require_version(self, version: str) -> None:
+        if version != self._version:
             raise Unavailable(
                 f"expected version {self._version} of the served model throughout a plan, got "
-                f"version {prediction.model_version}; plan anew"
+                f"version {version}; plan anew"
             )
-        return prediction

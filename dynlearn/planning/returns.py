@@ -7,16 +7,36 @@ C sequences that are imagined at once.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from dynlearn.errors import InvalidInput
 from dynlearn.rollout import Dynamics, Imagination, finish
 
 if TYPE_CHECKING:
     from dynlearn.config import Propagation
     from dynlearn.task import TransitionFunction
+
+
+@runtime_checkable
+class JudgingDynamics(Protocol):
+    """Dynamics that can judge action sequences by themselves: one request to a server."""
+
+    def judge(
+        self,
+        reward: str,
+        observation: Tensor,
+        actions: Tensor,
+        context: Tensor,
+        particles: int,
+        propagation: Propagation,
+        risk_aversion: float,
+        seed: int,
+        discount: float,
+    ) -> Returns:
+        """Do what `estimate_returns` does, with a reward that they know by its name."""
 
 
 class Returns(NamedTuple):
@@ -38,7 +58,7 @@ class Returns(NamedTuple):
 
 def estimate_returns(
     dynamics: Dynamics,
-    reward: TransitionFunction,
+    reward: TransitionFunction | str,
     observation: Tensor,
     actions: Tensor,
     context: Tensor,
@@ -56,7 +76,8 @@ def estimate_returns(
 
     Args:
         dynamics: steps the full state.
-        reward: of (observation, action, next_observation, context).
+        reward: of (observation, action, next_observation, context); or the name of one that the
+            dynamics know, which are then a `JudgingDynamics`.
         observation: start states [S, O].
         actions: [S, P, H, A].
         context: of each start state, [S, G].
@@ -67,8 +88,23 @@ def estimate_returns(
         discount: of each step's reward relative to the one before.
 
     Raises:
-        InvalidInput: a shape or the seed is wrong, or ``particles`` is below one.
+        InvalidInput: a shape or the seed is wrong, ``particles`` is below one, or there is only a
+            reward's name.
     """
+    if isinstance(reward, str):
+        if not isinstance(dynamics, JudgingDynamics):
+            raise InvalidInput(f"reward: expected a function in process, got the name {reward!r}")
+        return dynamics.judge(
+            reward,
+            observation,
+            actions,
+            context,
+            particles,
+            propagation,
+            risk_aversion,
+            seed,
+            discount,
+        )
     return finish(
         returns_in_turns(
             dynamics,

@@ -34,6 +34,8 @@ from dynlearn.task import Task, bare_task, find_task, installed_tasks
 from dynlearn_envs.environments import describe_spaces, draw_frame, make_environment
 
 if TYPE_CHECKING:
+    from dynlearn.task import TransitionFunction
+
     Frames = list[NDArray[np.uint8]]
 
     Act = Callable[[Tensor, Tensor, int], Tensor]
@@ -94,13 +96,7 @@ def run_plan(
         # Read when MuJoCo is imported: the way to draw without a screen.
         os.environ.setdefault("MUJOCO_GL", "egl")
     task = _task(config)
-    with _dynamics(config, home) as (dynamics, action_space, version, learned):
-        reward = learned if config.reward == LEARNED else task.reward(config.reward)
-        if reward is None:
-            raise InvalidInput(
-                f"reward: expected a model here that has learned one, got {config.model}; train "
-                "one with --learn-reward, and plan without --url"
-            )
+    with _dynamics(config, home, task) as (dynamics, reward, action_space, version):
         planner = CEM(dynamics, reward, action_space, config, config.seed)
         played = play(task, planner.plan, config.episodes, config.seed, folder is not None, on_step)
         if folder is not None:
@@ -207,22 +203,31 @@ def _task(config: PlanConfig) -> Task:
 
 @contextmanager
 def _dynamics(
-    config: PlanConfig, home: Home
-) -> Iterator[tuple[Dynamics, ActionSpace, str, LearnedReward | None]]:
-    """Give the dynamics that a configuration names, their actions, version and learned reward."""
+    config: PlanConfig, home: Home, task: Task
+) -> Iterator[tuple[Dynamics, TransitionFunction | str, ActionSpace, str]]:
+    """Give the dynamics and the reward that a configuration names, the actions and the version."""
     if config.url is not None:
         name, _, number = config.model.partition("/")
         with DynamicsClient(config.url, name, number or None) as client, client.pin() as pinned:
             spec = pinned.spec
             _require_same_spaces(config.env, spec.observation_size, spec.action_space)
-            yield RemoteDynamics(pinned), spec.action_space, spec.version, None
+            name = config.reward or next(iter(task.rewards))
+            is_known = name == LEARNED or name in spec.rewards.get(config.env, ())
+            # A reward of a task that is installed only here is judged here, step by step.
+            reward = name if is_known else task.reward(name)
+            yield RemoteDynamics(pinned, config.env), reward, spec.action_space, spec.version
         return
     version = Registry(home.models).resolve(config.model)
     model = DynamicsModel.load(version.folder, pick_device(config.device))
     _require_same_spaces(config.env, model.spec.observation_size, model.spec.action_space)
     model.require_full_state()
-    reward = LearnedReward.load(version.folder, model)
-    yield model, model.spec.action_space, version.version, reward
+    learned = LearnedReward.load(version.folder, model) if config.reward == LEARNED else None
+    if config.reward == LEARNED and learned is None:
+        raise InvalidInput(
+            f"reward: expected a model that has learned one, got {config.model}; train one with "
+            "--learn-reward"
+        )
+    yield model, learned or task.reward(config.reward), model.spec.action_space, version.version
 
 
 def _require_same_spaces(env_id: str, observation_size: int, action_space: ActionSpace) -> None:

@@ -19,6 +19,7 @@ from dynlearn_services.server.bodies import read_body
 from dynlearn_services.server.errors_page import handle_error
 from dynlearn_services.server.guard import PAGE_FILES, Guard
 from dynlearn_services.server.loaded_model import LoadedModel
+from dynlearn_services.server.rollouts import known_rewards
 from dynlearn_services.server.service import Service
 from dynlearn_services.server.tensor_routes import TensorRoutes
 
@@ -150,7 +151,8 @@ def _model_routes(find: Callable[..., Awaitable[LoadedModel]], service: Service)
     async def describe_model(model: Model) -> Response:
         versions = await asyncio.to_thread(service.models.versions, model.name)
         # Pydantic's own JSON: FastAPI's turns the infinite bounds of actions into null.
-        content = model.metadata(versions).model_dump_json()
+        rewards = known_rewards(service.tasks, model.model.spec)
+        content = model.metadata(versions, rewards).model_dump_json()
         return Response(content, media_type="application/json")
 
     @routes.get("/ready")

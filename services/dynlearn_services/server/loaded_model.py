@@ -5,7 +5,7 @@ Shapes: E members, N rows, O observation, A action, D predicted columns.
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -217,8 +217,15 @@ class LoadedModel:
         outputs = [name for name in self._shapes if name not in (SAMPLE, SAMPLE_MEMBER)]
         self.compute(Inputs(observation, action, context=context), outputs)
 
-    def metadata(self, versions: Sequence[str]) -> ModelMetadata:
-        """Return what the model takes and gives, and what a planner must know of it."""
+    def metadata(
+        self, versions: Sequence[str], rewards: Mapping[str, tuple[str, ...]]
+    ) -> ModelMetadata:
+        """Return what the model takes and gives, and what a planner must know of it.
+
+        Args:
+            versions: that can be asked for.
+            rewards: that are known for such observations, by environment.
+        """
         spec = self.model.spec
         action = (
             TensorMetadata(name="action", datatype="INT64", shape=[-1])
@@ -252,6 +259,7 @@ class LoadedModel:
                 full_state=spec.full_state,
                 learned_reward=self.reward is not None,
                 context_size=self.context_size,
+                rewards=rewards,
             ),
         )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dynlearn.errors import InvalidInput, NumericalFailure, TooLarge, nearest
 from dynlearn.learned_reward import LEARNED
+from dynlearn.model import ModelSpec
 from dynlearn.planning.returns import returns_in_turns
 from dynlearn.protocol import ROLLOUT_OUTPUTS
 from dynlearn.rollout import rollout_in_turns
@@ -84,6 +85,14 @@ async def roll_out(
         raise
 
 
+def known_rewards(tasks: Sequence[Task], spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+    """Return the names of the rewards that suit a model's rollouts, by their environment."""
+    if not spec.full_state:
+        return {}
+    fitting = _fitting(tasks, spec.observation_size)
+    return {task.environment: tuple(task.rewards) for task in fitting}
+
+
 def find_reward(
     tasks: Sequence[Task], name: str, environment: str | None, columns: int
 ) -> TransitionFunction:
@@ -99,7 +108,7 @@ def find_reward(
     Raises:
         InvalidInput: none fits, or several do.
     """
-    fitting = [task for task in tasks if len(task.observation_columns) == columns]
+    fitting = _fitting(tasks, columns)
     if environment is not None:
         fitting = [task for task in fitting if task.environment == environment]
         if not fitting:
@@ -121,6 +130,10 @@ def find_reward(
         f"parameters.reward: expected a reward of a task with {columns} observation columns, got "
         f"{name!r}; {nearest(name, known)}"
     )
+
+
+def _fitting(tasks: Sequence[Task], columns: int) -> list[Task]:
+    return [task for task in tasks if len(task.observation_columns) == columns]
 
 
 def _require_outputs(outputs: Sequence[str], parameters: RolloutParameters) -> None:

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from dynlearn.client import DynamicsClient
 from dynlearn.config import ServeConfig, TrainConfig
 from dynlearn.errors import InvalidInput
 from dynlearn.learned_reward import LearnedReward, reward_spec
 from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.planning.remote import RemoteDynamics
 from dynlearn.planning.returns import estimate_returns
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
@@ -143,6 +145,34 @@ def test_a_learned_reward_judges_as_it_does_in_process(url, model, tensors):
     unknown = post(url, tensors, **parameters)
     assert unknown.status_code == 400
     assert "train one with --learn-reward" in unknown.json()["error"]
+
+
+@pytest.mark.parametrize("reward", ["smooth", "learned"])
+def test_a_planner_has_sequences_judged_in_one_request(url, model, tensors, reward):
+    arguments = [torch.from_numpy(tensors[name]) for name in tensors]
+    arguments += [6, "tsinf", 0.5, 3, 0.9]
+    function = slide_reward() if reward == "learned" else SLIDE.reward(reward)
+    with DynamicsClient(url, model="judge") as client:
+        assert client.spec.rewards == {SLIDE.environment: tuple(SLIDE.rewards)}
+        dynamics = RemoteDynamics(client, SLIDE.environment)
+        judged = estimate_returns(dynamics, reward, *arguments)
+    for found_part, expected in zip(
+        judged, estimate_returns(model, function, *arguments), strict=True
+    ):
+        torch.testing.assert_close(found_part, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_lost_over_http_is_never_chosen(url, tensors):
+    arguments = [torch.from_numpy(tensors[name]) for name in tensors]
+    with DynamicsClient(url, model="wild") as client:
+        judged = RemoteDynamics(client).judge("smooth", *arguments, 6, "tsinf", 0.0, 3, 1.0)
+    assert judged.score.isneginf().all()
+
+
+def test_a_rewards_name_means_nothing_in_process(model, tensors):
+    arguments = [torch.from_numpy(tensors[name]) for name in tensors]
+    with pytest.raises(InvalidInput, match="expected a function in process, got the name 'smooth'"):
+        estimate_returns(model, "smooth", *arguments, 6, "tsinf", 0.0, 3)
 
 
 def test_the_learned_reward_of_a_prediction(url, model, tensors):
