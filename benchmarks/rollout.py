@@ -58,17 +58,17 @@ def make_plans() -> tuple[Tensor, Tensor]:
     return start, 2 * torch.rand(CANDIDATES, HORIZON, ACTION, generator=generator) - 1
 
 
-def make_model() -> DynamicsModel:
-    """Return a model at its initial weights."""
+def make_model(columns: int = OBSERVATION) -> DynamicsModel:
+    """Return a model of so many observation columns, at its initial weights."""
     observation, action = (
-        BoxSpace(low=(-10.0,) * size, high=(10.0,) * size) for size in (OBSERVATION, ACTION)
+        BoxSpace(low=(-10.0,) * size, high=(10.0,) * size) for size in (columns, ACTION)
     )
-    columns = tuple(range(OBSERVATION))
+    every = tuple(range(columns))
     spec = ModelSpec(
         observation_space=ObservationSpace(observation=observation),
         action_space=action,
-        observation_columns=columns,
-        target_columns=columns,
+        observation_columns=every,
+        target_columns=every,
         members=MEMBERS,
         hidden=HIDDEN,
         activation="silu",

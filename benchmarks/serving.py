@@ -32,19 +32,24 @@ from benchmarks.callers import Latency, poster, requests_per_second, time_calls
 from benchmarks.mlserver_process import running_mlserver
 from benchmarks.plain_endpoint import serve_plainly
 from benchmarks.report import markdown_table, print_figures, run_command
-from benchmarks.rollout import CANDIDATES, HIDDEN, HORIZON, MEMBERS, PARTICLES
+from benchmarks.rollout import (
+    ACTION,
+    CANDIDATES,
+    HORIZON,
+    OBSERVATION,
+    PARTICLES,
+    make_model,
+)
 from dynlearn.config import ServeConfig
-from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.model import DynamicsModel
 from dynlearn.planning import estimate_returns
 from dynlearn.protocol import OUTPUTS
 from dynlearn.registry import Registry
-from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.task import find_task
 from dynlearn.wire import Array, Message, encode_request
 from dynlearn_services.server import serve
 
 BUDGETS = {"small": 5, "full": 30}
-OBSERVATION, ACTION = 28, 4
 ROWS = (1, 50, 500, 5000)
 CALLERS = (1, 8, 64)
 FETCH = "FetchPickAndPlace-v4"
@@ -79,26 +84,6 @@ def main() -> None:
             with running(serve_models, folder, {"batch_rows": 1}) as unmerged:
                 figures |= race_callers(url, unmerged, turns)
     print_figures("serving", figures)
-
-
-def make_model(columns: int) -> DynamicsModel:
-    """Return a model of so many observation columns at its initial weights."""
-    observation, action = (
-        BoxSpace(low=(-1.0,) * size, high=(1.0,) * size) for size in (columns, ACTION)
-    )
-    spec = ModelSpec(
-        observation_space=ObservationSpace(observation=observation),
-        action_space=action,
-        observation_columns=tuple(range(columns)),
-        target_columns=tuple(range(columns)),
-        members=MEMBERS,
-        hidden=HIDDEN,
-        activation="silu",
-    )
-    model = DynamicsModel(spec).eval()
-    generators = [torch.Generator().manual_seed(member) for member in range(MEMBERS)]
-    model.network.initialize("lecun_uniform", generators)
-    return model
 
 
 def make_rows(count: int, columns: int = OBSERVATION) -> dict[str, Array]:

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from benchmarks.callers import keep_asking
 from benchmarks.report import print_figures, run_command
-from benchmarks.serving import INFER, NAMES, make_model, make_rows, running_process, serve_models
+from benchmarks.rollout import make_model
+from benchmarks.serving import INFER, NAMES, make_rows, running_process, serve_models
 from dynlearn.registry import Registry
 from dynlearn.wire import Message, encode_request
 
