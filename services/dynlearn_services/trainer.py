@@ -59,6 +59,9 @@ def run_training(
     store = EpisodeStore.open(home.dataset(config.dataset))
     checkpoint = run / _CHECKPOINT
     _check_resumption(config, checkpoint)
+    if not config.resume:
+        # What a run left behind whose own checkpoint somebody has deleted.
+        reward_checkpoint(checkpoint).unlink(missing_ok=True)
     with (
         _tensorboard(run) as log,
         _stop_on_signals() as should_stop,
