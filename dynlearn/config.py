@@ -199,8 +199,8 @@ class TrainConfig(Config):
     def _reward_is_of_whole_states(self) -> Self:
         if self.learn_reward and self.target_columns is not None:
             raise ValueError(
-                "learn_reward: expected a model of all observation columns, for a reward is of "
-                f"whole states, got target_columns {self.target_columns}; leave one of them out"
+                "learn_reward: expected no target_columns, for a reward is of all columns, got "
+                f"{self.target_columns}; leave one of the two out"
             )
         return self
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dynlearn.config import TrainConfig
 from dynlearn.episodes import EpisodeTable
-from dynlearn.errors import InvalidInput
+from dynlearn.errors import CorruptData, InvalidInput
 from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.networks import Activation
 from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
 from dynlearn.transitions import Transitions, before_each_step, cut_transitions
 
@@ -86,8 +88,17 @@ class LearnedReward:
             )
         unknown = observation.new_zeros(*observation.shape[:-1], 1)
         seen = torch.cat((observation, next_observation, context, unknown), -1)
-        reward = self._model.step(seen.flatten(0, -2), action.flatten(0, -2), None, None)
-        return reward.view(seen.shape[:-1])
+        rows, actions = (part.reshape(-1, part.shape[-1]) for part in (seen, action))
+        return self._model.step(rows, actions, None, None).view(seen.shape[:-1])
+
+    def deviations(self, context: NDArray[np.floating]) -> float:
+        """Return how many standard deviations from the data a context [M, G] lies at most."""
+        first = 2 * self._observation_size
+        columns = slice(first, first + self.context_size)
+        scaler = self._model.input_scaler
+        mean, std = (part[columns].cpu().numpy() for part in (scaler.mean, scaler.std))
+        with np.errstate(over="ignore"):
+            return float(np.abs((context - mean) / std).max(initial=0))
 
     def rmse(self, table: EpisodeTable, action_space: ActionSpace) -> float:
         """Return the root mean squared error over all transitions of episodes.
@@ -96,6 +107,12 @@ class LearnedReward:
             InvalidInput: the episodes have other columns, goals or actions.
         """
         transitions = judged_transitions(table, action_space)
+        expected, got = self._model.spec.observation_size, transitions.observation.shape[1]
+        if got != expected:
+            raise InvalidInput(
+                f"expected episodes with goals of {self.context_size} columns, as the reward was "
+                f"learned on, got goals of {got - expected + self.context_size}"
+            )
         squared = 0.0
         for first in range(0, len(transitions), _CHUNK):
             rows = slice(first, first + _CHUNK)
@@ -114,12 +131,21 @@ class LearnedReward:
         """Read what lies beside a dynamics model; None where it has no learned reward.
 
         Raises:
+            NotFound: one of its files is missing.
             CorruptData: a file is truncated, altered, or does not fit the dynamics.
         """
         if not (folder / _FOLDER).exists():
             return None
         model = DynamicsModel.load(folder / _FOLDER, dynamics.device)
-        return cls(model, dynamics.spec.observation_size)
+        spec, goal = dynamics.spec, dynamics.spec.observation_space.goal
+        columns = 2 * spec.observation_size + (goal.size if goal else 0) + 1
+        expected = _spec(columns, spec.action_space, model.spec.hidden, model.spec.activation)
+        if not spec.full_state or model.spec != expected:
+            raise CorruptData(
+                f"expected the reward of the dynamics in {folder}, got another model in "
+                f"{folder / _FOLDER}; publish the model anew"
+            )
+        return cls(model, spec.observation_size)
 
 
 def reward_config(config: TrainConfig) -> TrainConfig:
@@ -141,6 +167,12 @@ def reward_spec(config: TrainConfig, columns: int, action_space: ActionSpace) ->
         columns: of `judged_transitions`.
         action_space: of the actions.
     """
+    return _spec(columns, action_space, config.hidden, config.activation)
+
+
+def _spec(
+    columns: int, action_space: ActionSpace, hidden: tuple[int, ...], activation: Activation
+) -> ModelSpec:
     seen, reward = tuple(range(columns - 1)), (columns - 1,)
     every = BoxSpace(low=(-math.inf,) * columns, high=(math.inf,) * columns)
     return ModelSpec(
@@ -150,8 +182,8 @@ def reward_spec(config: TrainConfig, columns: int, action_space: ActionSpace) ->
         target_columns=reward,
         absolute_columns=reward,
         members=1,
-        hidden=config.hidden,
-        activation=config.activation,
+        hidden=hidden,
+        activation=activation,
         head="mean",
     )
 

@@ -263,7 +263,7 @@ class Trainer:
     def _identity(self) -> dict[str, object]:
         """Return what must be the same for a run to go on."""
         return self.config.model_dump(
-            mode="json", exclude={"resume", "device", "member_groups", "workers"}
+            mode="json", exclude={"resume", "device", "member_groups", "workers", "learn_reward"}
         ) | {"data": self.checksum}
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dynlearn.config import TrainConfig
 from dynlearn.devices import pick_device
 from dynlearn.episodes import EpisodeTable
-from dynlearn.errors import InvalidInput
+from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
 from dynlearn.learned_reward import (
     LearnedReward,
     judged_transitions,
@@ -137,15 +137,18 @@ def train(
         )
     split = split_dataset(config, store)
     tables = store.table(split.train), store.table(split.validation)
+    reward = None
+    if config.learn_reward:
+        # First: it is the quicker, so that what is wrong with it is known early.
+        beside = None if checkpoint is None else reward_checkpoint(checkpoint)
+        reward = fit_reward(config, *tables, header.action_space, beside, should_stop)
+        if reward is None:
+            return None
     training, validation = (cut_transitions(table, header.action_space) for table in tables)
     trained = fit(
         config, spec, training, validation, checkpoint, on_progress, should_stop, make_group
     )
-    if trained is None or not config.learn_reward:
-        return trained
-    beside = None if checkpoint is None else reward_checkpoint(checkpoint)
-    reward = fit_reward(config, *tables, header.action_space, beside, should_stop)
-    return None if reward is None else replace(trained, reward=reward)
+    return None if trained is None else replace(trained, reward=reward)
 
 
 def fit_reward(
@@ -166,7 +169,10 @@ def fit_reward(
     config = reward_config(config)
     training, selection = (judged_transitions(each, action_space) for each in (train, validation))
     spec = reward_spec(config, training.observation.shape[1], action_space)
-    fitted = fit(config, spec, training, selection, checkpoint, should_stop=should_stop)
+    try:
+        fitted = fit(config, spec, training, selection, checkpoint, should_stop=should_stop)
+    except (CorruptData, NumericalFailure) as error:
+        raise type(error)(f"the reward: {error}") from error
     size = train.observations.shape[1]
     return None if fitted is None else LearnedReward(fitted.model, size)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dynlearn.client import DynamicsClient
-from dynlearn.config import PlanConfig
+from dynlearn.config import PlanConfig, ServeConfig
 from dynlearn.devices import pick_device
 from dynlearn.errors import InvalidInput
 from dynlearn.home import Home
@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 
     Act = Callable[[Tensor, Tensor, int], Tensor]
     # (observation [S, O], context [S, G], steps left) -> actions [S, A]
+
+
+_MOST_ROWS = ServeConfig.model_fields["max_rows"].default
+# For all candidates of an iteration at once.
+_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -208,13 +213,19 @@ def _dynamics(
     """Give the dynamics and the reward that a configuration names, the actions and the version."""
     if config.url is not None:
         name, _, number = config.model.partition("/")
-        with DynamicsClient(config.url, name, number or None) as client, client.pin() as pinned:
+        with (
+            DynamicsClient(config.url, name, number or None, timeout=_SECONDS) as client,
+            client.pin() as pinned,
+        ):
             spec = pinned.spec
             _require_same_spaces(config.env, spec.observation_size, spec.action_space)
             name = config.reward or next(iter(task.rewards))
-            is_known = name == LEARNED or name in spec.rewards.get(config.env, ())
-            # A reward of a task that is installed only here is judged here, step by step.
-            reward = name if is_known else task.reward(name)
+            is_known = name in spec.rewards.get(config.env, ())
+            rows = config.episodes * config.candidates * config.particles
+            # Else it is judged here, step by step: one of a task that is installed only here, or of
+            # more rows than a server takes at once.
+            is_judged_there = name == LEARNED or (is_known and rows <= _MOST_ROWS)
+            reward = name if is_judged_there else task.reward(name)
             yield RemoteDynamics(pinned, config.env), reward, spec.action_space, spec.version
         return
     version = Registry(home.models).resolve(config.model)

@@ -59,9 +59,6 @@ def run_training(
     store = EpisodeStore.open(home.dataset(config.dataset))
     checkpoint = run / _CHECKPOINT
     _check_resumption(config, checkpoint)
-    if not config.resume:
-        # What a run left behind whose own checkpoint somebody has deleted.
-        reward_checkpoint(checkpoint).unlink(missing_ok=True)
     with (
         _tensorboard(run) as log,
         _stop_on_signals() as should_stop,
@@ -104,15 +101,17 @@ def _groups(config: TrainConfig) -> Iterator[tuple[TrainConfig, GroupFactory]]:
 
 
 def _check_resumption(config: TrainConfig, checkpoint: Path) -> None:
-    if config.resume and not checkpoint.exists():
+    cut_off = [file for file in (checkpoint, reward_checkpoint(checkpoint)) if file.exists()]
+    if config.resume and not cut_off:
         raise InvalidInput(
             f"--resume: expected a run of model {config.model} that was cut off, got none in "
             f"{checkpoint.parent}; start one without --resume"
         )
-    if not config.resume and checkpoint.exists():
+    if not config.resume and cut_off:
         raise InvalidInput(
-            f"expected no run of model {config.model} that was cut off, got {checkpoint}; "
-            "go on with it by --resume, or delete it to start over"
+            f"expected no run of model {config.model} that was cut off, got "
+            f"{' and '.join(map(str, cut_off))}; go on with it by --resume, or delete it to start "
+            "over"
         )
 
 

@@ -6,7 +6,7 @@ import torch
 
 from dynlearn.config import TrainConfig
 from dynlearn.episodes import Episode, EpisodeTable
-from dynlearn.errors import InvalidInput
+from dynlearn.errors import CorruptData, InvalidInput
 from dynlearn.learned_reward import LearnedReward, judged_transitions, reward_config
 from dynlearn.model import DynamicsModel, ModelSpec
 from dynlearn.spaces import BoxSpace, ObservationSpace
@@ -92,6 +92,8 @@ def test_any_batch_dimensions(reward: LearnedReward) -> None:
     assert found.shape == (2, 3, 5)
     alone = reward(before[1, 2], action[1, 2], after[1, 2], goal[1, 2])
     torch.testing.assert_close(found[1, 2], alone)
+    one = reward(before[1, 2, 3], action[1, 2, 3], after[1, 2, 3], goal[1, 2, 3])
+    torch.testing.assert_close(found[1, 2, 3], one)
 
 
 def test_without_a_goal_the_context_has_no_columns() -> None:
@@ -106,20 +108,49 @@ def test_without_a_goal_the_context_has_no_columns() -> None:
         reward(one, one, one, one)
 
 
-def test_it_is_saved_beside_the_dynamics(reward: LearnedReward, tmp_path: Path) -> None:
+def dynamics(columns: int = 1, actions: int = 1, goal: bool = True) -> DynamicsModel:
+    def box(size: int) -> BoxSpace:
+        return BoxSpace(low=(-1,) * size, high=(1,) * size)
+
+    every = tuple(range(columns))
     spec = ModelSpec(
-        observation_space=ObservationSpace(observation=BoxSpace(low=(-9,), high=(9,))),
-        action_space=PUSH,
-        observation_columns=(0,),
-        target_columns=(0,),
+        observation_space=ObservationSpace(observation=box(columns), goal=box(1) if goal else None),
+        action_space=box(actions),
+        observation_columns=every,
+        target_columns=every,
         members=1,
         hidden=(4,),
     )
-    dynamics = DynamicsModel(spec)
-    dynamics.save(tmp_path)
-    assert LearnedReward.load(tmp_path, dynamics) is None
+    return DynamicsModel(spec)
+
+
+@pytest.mark.parametrize("other", [{"columns": 2}, {"actions": 2}, {"goal": False}])
+def test_a_reward_of_other_dynamics_is_refused(
+    reward: LearnedReward, tmp_path: Path, other: dict[str, int]
+) -> None:
     reward.save(tmp_path)
-    again = LearnedReward.load(tmp_path, dynamics)
+    with pytest.raises(CorruptData, match="expected the reward of the dynamics"):
+        LearnedReward.load(tmp_path, dynamics(**other))
+
+
+def test_a_model_that_is_no_reward_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "reward").mkdir()
+    dynamics(columns=4).save(tmp_path / "reward")
+    with pytest.raises(CorruptData, match="publish the model anew"):
+        LearnedReward.load(tmp_path, dynamics())
+
+
+def test_episodes_without_the_goal_it_was_learned_on_are_refused(reward: LearnedReward) -> None:
+    with pytest.raises(InvalidInput, match=r"goals of 1 columns.*got goals of 0"):
+        reward.rmse(walks(3, 0, goals=False), PUSH)
+
+
+def test_it_is_saved_beside_the_dynamics(reward: LearnedReward, tmp_path: Path) -> None:
+    model = dynamics()
+    model.save(tmp_path)
+    assert LearnedReward.load(tmp_path, model) is None
+    reward.save(tmp_path)
+    again = LearnedReward.load(tmp_path, model)
     assert again is not None
     assert again.nbytes == reward.nbytes > 1000
     one = torch.ones(1, 1)

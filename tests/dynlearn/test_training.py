@@ -8,7 +8,7 @@ import torch
 
 from dynlearn.config import TrainConfig
 from dynlearn.episodes import Episode
-from dynlearn.errors import InvalidInput, NumericalFailure
+from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
 from dynlearn.model import DynamicsModel, ModelSpec
 from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn.store import DatasetHeader, EpisodeStore
@@ -39,6 +39,7 @@ def _dataset(
     folder: Path,
     actions: ActionSpace = BoxSpace(low=(-1,), high=(1,)),  # noqa: B008
     spoil: tuple[int, ...] = (),
+    reward_scale: float = 1.0,
 ) -> EpisodeStore:
     """A walk: the first column moves by 0.1 times the action, the second by the first.
 
@@ -75,7 +76,7 @@ def _dataset(
                 seed=index,
                 observations=observations + 1000 * (index in spoil),
                 actions=action,
-                rewards=position[1:],
+                rewards=reward_scale * position[1:],
                 terminated=np.zeros(STEPS, dtype=bool),
                 truncated=np.arange(STEPS) == STEPS - 1,
             )
@@ -135,13 +136,17 @@ def test_the_reward_is_learned_where_that_is_asked_for(tmp_path: Path) -> None:
     assert both.reward.rmse(table, store.header.action_space) < 0.3 * table.rewards.std()
 
 
-def test_a_stop_while_the_reward_is_learned_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_the_reward", [True, False])
+def test_a_stop_while_the_reward_is_learned_or_after_loses_nothing(
+    tmp_path: Path, in_the_reward: bool
+) -> None:
     store, config = _dataset(tmp_path / "d"), _config(learn_reward=True)
     whole = train(config, store, tmp_path / "whole.safetensors")
     checkpoint = tmp_path / "cut.safetensors"
     beside = reward_checkpoint(checkpoint)
-    assert train(config, store, checkpoint, should_stop=beside.exists) is None
-    assert checkpoint.exists()
+    stop = beside if in_the_reward else checkpoint
+    assert train(config, store, checkpoint, should_stop=stop.exists) is None
+    assert (beside.exists(), checkpoint.exists()) == (True, not in_the_reward)
     again = train(config, store, checkpoint)
     assert whole is not None
     assert again is not None
@@ -150,6 +155,18 @@ def test_a_stop_while_the_reward_is_learned_loses_nothing(tmp_path: Path) -> Non
     assert whole.reward is not None
     assert again.reward is not None
     assert torch.equal(whole.reward(*zeros), again.reward(*zeros))
+
+
+def test_a_reward_that_cannot_be_learned_is_known_before_the_dynamics_are(tmp_path: Path) -> None:
+    store = _dataset(tmp_path / "d", reward_scale=1e40)
+    updates: list[int] = []
+    with pytest.raises(CorruptData, match=r"^the reward: expected finite"):
+        train(
+            _config(learn_reward=True),
+            store,
+            on_progress=lambda progress: updates.append(progress.update),
+        )
+    assert not updates
 
 
 def test_discrete_actions_are_learned(tmp_path: Path) -> None:

@@ -46,7 +46,12 @@ def complete(app: FastAPI, service: Service, *bodies: type[BaseModel]) -> Callab
 
 
 def _examples(service: Service) -> dict[str, Any]:
-    """Return what can be sent as it stands, by what it is an example of."""
+    """Return what can be sent as it stands, by what it is an example of.
+
+    Nothing where there are tokens: the page is open, and what is served is not.
+    """
+    if service.tokens is not None:
+        return {}
     try:
         model = service.models.find(service.models.names[0])
     except (IndexError, Unavailable):
@@ -61,8 +66,10 @@ def _bodies(model: LoadedModel) -> dict[str, Any]:
     action: Array = (
         np.array(space.start)
         if isinstance(space, DiscreteSpace)
-        else np.clip(np.zeros(space.size), space.low, space.high).astype(np.float32)
+        else _to_float32(np.clip(np.zeros(space.size), space.low, space.high))
     )
+    if not np.isfinite(action).all():
+        return {}
     infer = {
         "inputs": [
             _tensor("observation", observation[None]),
@@ -80,6 +87,11 @@ def _bodies(model: LoadedModel) -> dict[str, Any]:
         "parameters": {"particles": 10, "propagation": "ts1", "seed": 0},
     }
     return {"infer": infer, "rollout": rollout}
+
+
+def _to_float32(values: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def _tensor(name: str, values: Array) -> dict[str, Any]:

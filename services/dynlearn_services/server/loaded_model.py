@@ -37,6 +37,7 @@ _ATTRIBUTES = {name: attribute for attribute, name in OUTPUTS.items()}
 _ITEM_BYTES = 8
 _WARM_UP_ROWS = 64
 _MOST_DEVIATIONS = 1e6
+_LARGEST = 1e18
 # What is computed at once; with five members of width 200, 30 MiB for each layer.
 _CHUNK = 8_192
 
@@ -178,8 +179,12 @@ class LoadedModel:
             whole[SAMPLE_MEMBER] = draws.member
         return {name: whole[name] for name in outputs}
 
-    def require_near(self, observation: Array) -> None:
-        """Check that observations [N, O] are anywhere near what the model was trained on.
+    def require_near(self, observation: Array, context: Array | None = None) -> None:
+        """Check that observations and contexts are anywhere near what the model was trained on.
+
+        Args:
+            observation: [N, O].
+            context: [N, G].
 
         Raises:
             InvalidInput: one is so far away that no answer can be expected of the model.
@@ -191,10 +196,21 @@ class LoadedModel:
         )
         with np.errstate(over="ignore"):
             farthest = np.abs((observation[:, columns] - mean) / std).max()
-        if farthest > _MOST_DEVIATIONS:
+        away = {"observation": farthest}
+        if self.reward is not None and context is not None:
+            away["context"] = self.reward.deviations(context)
+        for name, deviations in away.items():
+            if deviations > _MOST_DEVIATIONS:
+                raise InvalidInput(
+                    f"{name}: expected values like those that model {self.name} was trained on, "
+                    f"got some {deviations:.3g} standard deviations away, where it has no finite "
+                    "answer"
+                )
+        largest = np.abs(observation).max()
+        if largest > _LARGEST:
             raise InvalidInput(
-                f"observation: expected values like those that model {self.name} was trained on, "
-                f"got some {farthest:.3g} standard deviations away, where it has no finite answer"
+                f"observation: expected values up to {_LARGEST:g}, whose squares are finite, got "
+                f"{largest:.3g}"
             )
 
     def rows_of(self, output: str, values: Array, rows: slice) -> Array:

@@ -1,7 +1,7 @@
 """What the server counts and times, for Prometheus."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,6 +25,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._counted: dict[str, set[str]] = {}
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
         self._requests = Counter(
@@ -93,6 +94,7 @@ class Metrics:
         self, model: str, version: str, kind: str, outcome: str, seconds: float
     ) -> None:
         """Count an answer."""
+        self._counted.setdefault(model, set()).add(version)
         self._requests.labels(model, version, outcome).inc()
         self._request_seconds.labels(model, kind).observe(seconds)
 
@@ -102,6 +104,7 @@ class Metrics:
 
     def observe_batch(self, model: str, version: str, rows: int, started: float) -> None:
         """Count a batch that began at a time of `time.monotonic` and has been computed."""
+        self._counted.setdefault(model, set()).add(version)
         self._rows.labels(model, version).inc(rows)
         self._batches.labels(model, version).inc()
         self._batch_rows.labels(model).observe(rows)
@@ -115,16 +118,21 @@ class Metrics:
         """Count how long a request waited."""
         self._queue_seconds.labels(model).observe(seconds)
 
-    def observe_versions(self, model: str, served: str | None, loaded: int) -> None:
-        """Say which version is served, and how many are in memory."""
+    def observe_versions(self, model: str, served: str | None, loaded: Sequence[str]) -> None:
+        """Say which version is served, and which are in memory.
+
+        What was counted of others is dropped, or the page would grow with each that is published.
+        """
+        for version in self._counted.get(model, set()).difference(loaded):
+            self._counted[model].discard(version)
+            for counter in (self._requests, self._rows, self._batches):
+                counter.remove_by_labels({"model": model, "version": version})
         if served is not None:
             self._served.labels(model).set(int(served))
-        self._loaded.labels(model).set(loaded)
-
-    def forget_version(self, model: str, version: str) -> None:
-        """Drop what was counted of a version, or the page grows with each that is published."""
-        for counter in (self._requests, self._rows, self._batches):
-            counter.remove_by_labels({"model": model, "version": version})
+        self._loaded.labels(model).set(len(loaded))
+        if not loaded:
+            for gauge in (self._served, self._loaded):
+                gauge.remove_by_labels({"model": model})
 
     def page(self) -> tuple[bytes, str]:
         """Return the page that Prometheus reads, and its content type."""

@@ -67,7 +67,7 @@ async def predict(
         return await encode(model, computed, binary, request.id)
     except NumericalFailure:
         # It may be the caller's fault.
-        model.require_near(inputs.observation)
+        model.require_near(inputs.observation, inputs.context)
         raise
 
 

@@ -81,7 +81,7 @@ async def roll_out(
         return await encode(model, found, binary, request.id)
     except NumericalFailure:
         # It may be the caller's fault.
-        model.require_near(plan.observation.cpu().numpy())
+        model.require_near(plan.observation.cpu().numpy(), plan.context.cpu().numpy())
         raise
 
 

@@ -199,8 +199,9 @@ class ServedModels:
         with self._loading:
             self._require(name)
             self._unloaded.add(name)
+            self._new.pop(name, None)
             self._served = {key: value for key, value in self._served.items() if key != name}
-            self._metrics.observe_versions(name, None, 0)
+            self._metrics.observe_versions(name, None, ())
         freed_memory.hand_back()
 
     def index(self) -> list[VersionState]:
@@ -267,6 +268,7 @@ class ServedModels:
         self._swap(served, loaded)
         if version.name not in self._served:
             self._served = {**self._served, version.name: served}
+            self._new.pop(version.name, None)
         else:
             logger.info(
                 "model %s: version %s in place of %s",
@@ -291,6 +293,11 @@ class ServedModels:
         self._count(served, loaded.name)
 
     def _keep_within_limit(self) -> None:
+        if self._evict():
+            # Here, where nothing holds what has left.
+            freed_memory.hand_back()
+
+    def _evict(self) -> bool:
         """Let go of the versions asked for longest ago, but of none that answers by default."""
         kept = [
             (one, served) for served in self._served.values() for one in served.versions.values()
@@ -304,10 +311,8 @@ class ServedModels:
                 del served.versions[one.version]
                 size -= one.size
                 self._count(served, one.name)
-                self._metrics.forget_version(one.name, one.version)
-        if size < before:
-            freed_memory.hand_back()
+        return bool(size < before)
 
     def _count(self, served: _Served, name: str) -> None:
         current = served.current.version if served.current else None
-        self._metrics.observe_versions(name, current, len(served.versions))
+        self._metrics.observe_versions(name, current, tuple(served.versions))

@@ -25,7 +25,9 @@ SLIDE = find_task("dynlearn/ObjectSlide-v1")
 
 def slide_model(action_space, targets=(0, 1, 2, 3)):
     spec = ModelSpec(
-        observation_space=ObservationSpace(observation=BoxSpace(low=(-9,) * 4, high=(9,) * 4)),
+        observation_space=ObservationSpace(
+            observation=BoxSpace(low=(-9,) * 4, high=(9,) * 4), goal=BoxSpace(low=(-9,), high=(9,))
+        ),
         action_space=action_space,
         observation_columns=(0, 1, 2, 3),
         target_columns=targets,
@@ -43,6 +45,7 @@ def slide_reward():
     config = TrainConfig(dataset="none", model="none", hidden=(8,))
     model = DynamicsModel(reward_spec(config, 10, box))
     model.network.initialize("lecun_uniform", [torch.Generator().manual_seed(0)])
+    model.input_scaler.std.fill_(0.1)
     return LearnedReward(model.eval(), 4)
 
 
@@ -209,6 +212,9 @@ def test_the_learned_reward_of_a_prediction(url, model, tensors):
         refused = predict(given, name)
         assert refused.status_code == 400
         assert message in refused.json()["error"]
+    # Scaled as it was learned, it leaves the numbers of float32.
+    far = predict(rows | {"context": np.full((3, 1), 3e38, np.float32)})
+    assert (far.status_code, "context: expected values like" in far.text) == (400, True)
     refused = predict(rows, "slide", ["next_observation_mean"])
     assert (refused.status_code, "context: expected none" in refused.text) == (400, True)
 

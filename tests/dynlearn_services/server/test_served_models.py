@@ -1,11 +1,13 @@
 import shutil
 import time
+import weakref
 
 import pytest
 import torch
 
 from dynlearn.errors import CorruptData, NotFound, Unavailable
 from dynlearn.registry import Registry
+from dynlearn_services.server import freed_memory
 from dynlearn_services.server.loaded_model import LoadedModel
 from dynlearn_services.server.served_models import ServedModels
 
@@ -142,8 +144,39 @@ def test_what_was_counted_of_a_version_leaves_with_it(arm, make_model, serve, me
         models.load_version("arm", version)
         metrics.observe_request("arm", version, "infer", "ok", 0.1)
         metrics.observe_batch("arm", version, 1, time.monotonic())
-    counted = {each for each in "123" if f'version="{each}"'.encode() in metrics.page()[0]}
-    assert counted == {"2", "3"}
+
+    def counted():
+        return {each for each in "123" if f'version="{each}"'.encode() in metrics.page()[0]}
+
+    assert counted() == {"2", "3"}
+    # An answer that was under way when its version left.
+    metrics.observe_request("arm", "1", "infer", "ok", 0.1)
+    models.load_version("arm", "1")
+    models.load_version("arm", "2")
+    assert counted() == {"3"}
+    models.unload("arm")
+    assert counted() == set()
+    assert b'model="arm"' not in b"".join(
+        line for line in metrics.page()[0].splitlines() if line.startswith(b"dynlearn_served")
+    )
+
+
+def test_memory_is_handed_back_when_nothing_holds_what_has_left(
+    arm, make_model, serve, monkeypatch
+):
+    arm.publish("arm", make_model(seed=3).save)
+    size = LoadedModel("arm", "1", make_model()).size
+    models = serve(arm, limit=1.5 * size / 2**30)
+    held, gone = [], []
+    monkeypatch.setattr(freed_memory, "hand_back", lambda: gone.append(held[-1]() is None))
+    held.append(weakref.ref(models.load_version("arm", "1").model))
+    models.load_version("arm", "2")
+    assert gone == [True]
+    arm.publish("leg", make_model().save)
+    assert within(1, lambda: models.names == ["arm", "leg"])
+    held.append(weakref.ref(models.find("leg").model))
+    models.unload("leg")
+    assert gone == [True, True]
 
 
 def test_all_models_are_served_where_none_is_named(arm, make_model, serve):
