@@ -34,6 +34,10 @@ _ACTIVATIONS_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Of each member: so few that a layer's activations are still in the cache when the next needs them.
+_ROWS_NEAR_THE_CORE = 176
+
+
 class EnsembleLinear(nn.Module):
     """E affine maps of I inputs to D outputs; weights are [E, I, D], biases [E, 1, D].
 
@@ -87,8 +91,15 @@ class EnsemblePerceptron(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map inputs [E, B, I] to outputs [E, B, sum of blocks]."""
-        kinds = _ACTIVATIONS if torch.is_grad_enabled() else _ACTIVATIONS_IN_PLACE
-        activate = kinds[self._activation]
+        if torch.is_grad_enabled():
+            return self._map(features, _ACTIVATIONS[self._activation])
+        activate = _ACTIVATIONS_IN_PLACE[self._activation]
+        if features.device.type != "cpu" or features.shape[1] <= _ROWS_NEAR_THE_CORE:
+            return self._map(features, activate)
+        pieces = features.chunk(-(-features.shape[1] // _ROWS_NEAR_THE_CORE), 1)
+        return torch.cat([self._map(piece, activate) for piece in pieces], 1)
+
+    def _map(self, features: Tensor, activate: Callable[[Tensor], Tensor]) -> Tensor:
         *hidden, last = self
         for layer in hidden:
             features = activate(layer(features))

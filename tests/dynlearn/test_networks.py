@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from dynlearn.heads import Head
-from dynlearn.networks import EnsembleLinear, EnsembleNetwork
+from dynlearn.networks import EnsembleLinear, EnsembleNetwork, EnsemblePerceptron
 
 KINDS = ["mean", "variance", "std", "scale_tril", "student_t"]
 
@@ -60,6 +60,19 @@ def test_forward_is_a_loop_over_members(activation: str, kind: str, separate: bo
                 else network.head.distribution(mean, raw).covariance
             )
             torch.testing.assert_close(found.covariance[member], expected)
+
+
+@pytest.mark.parametrize("rows", [1, 176, 177, 1000])
+def test_rows_in_pieces_are_mapped_as_all_at_once(rows: int) -> None:
+    layers = EnsemblePerceptron(3, 4, [16, 16], [2, 5], "silu")
+    for layer in layers:
+        layer.initialize("lecun_uniform", _generators(0, 1, 2))
+    features = torch.randn(3, rows, 4)
+    whole = layers(features)
+    with torch.no_grad():
+        found = layers(features)
+    assert found.shape == (3, rows, 7)
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
