@@ -32,7 +32,7 @@ def running_mlserver(packages: Path, model: Path, name: str) -> Iterator[str]:
         socket.create_server(("127.0.0.1", 0)) as other,
     ):
         port, grpc_port = one.getsockname()[1], other.getsockname()[1]
-    # Inference in the process that has the socket, as ours: it is the faster of its two ways.
+    # Inference in the process that has the socket, as ours, and not in a worker beside it.
     settings = {
         "host": "127.0.0.1",
         "http_port": port,
