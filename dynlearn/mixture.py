@@ -67,21 +67,26 @@ class Prediction:
     def aleatoric(self) -> Tensor:
         """The mean of the members' covariances, [B, D, D]."""
         if isinstance(self.members, FullGaussian):
-            # Not members of D × D covariances and then their mean: that is E times the memory.
-            factor = self.members.scale_tril
-            return torch.einsum("ebij,ebkj->bik", factor, factor) / len(factor)
+            # One product of the factors side by side, not E covariances and then their mean.
+            factor = self.members.scale_tril.permute(1, 2, 0, 3).flatten(2)
+            return (factor @ factor.mT).div_(len(self.member_means))
         return torch.diag_embed(self.member_variances.mean(0))
 
     @cached_property
     def epistemic(self) -> Tensor:
         """The covariance of the members' means, [B, D, D]."""
-        deviation = self.member_means - self.mean
-        return torch.einsum("ebi,ebj->bij", deviation, deviation) / len(deviation)
+        deviation = (self.member_means - self.mean).permute(1, 2, 0)
+        return (deviation @ deviation.mT).div_(len(self.member_means))
 
     @cached_property
     def covariance(self) -> Tensor:
         """The mixture's covariance, aleatoric plus epistemic, [B, D, D]."""
-        return self.aleatoric + self.epistemic
+        # D × D numbers a row take longer to write than to compute: here they are written once.
+        covariance = Prediction(self.members).epistemic
+        if isinstance(self.members, FullGaussian):
+            return covariance.add_(self.aleatoric)
+        covariance.diagonal(dim1=-2, dim2=-1).add_(self.member_variances.mean(0))
+        return covariance
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the mixture's log-density of ``value`` [B, D], as [B]."""
