@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -64,6 +64,29 @@ class _Call:
 
 
 Outcome = tuple[_Work[Any], Any, BaseException | None]
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A batch's outputs, in the parts that threads computed, each with the bounds of its rows."""
+
+    model: LoadedModel
+    bounds: Sequence[int]
+    parts: Sequence[Tensors]
+
+    def rows(self, start: int, end: int) -> Tensors:
+        """Return the outputs of some rows; those that one thread computed are not copied."""
+        pieces = []
+        for (first, last), part in zip(pairwise(self.bounds), self.parts, strict=True):
+            if start < last and first < end:
+                rows = slice(max(start, first) - first, min(end, last) - first)
+                pieces.append({name: self.model.rows_of(name, part[name], rows) for name in part})
+        if len(pieces) == 1:
+            return pieces[0]
+        return {
+            name: self.model.join_rows(name, [piece[name] for piece in pieces])
+            for name in pieces[0]
+        }
 
 
 class Inference:
@@ -235,23 +258,20 @@ class Inference:
             # One caller's fault is not the others'.
             return chain.from_iterable(self._predict([work]) for work in wanted)
         self._metrics.observe_batch(model.name, model.version, inputs.rows, wanted[0].started)
-        first = 0
-        for work in wanted:
-            rows = slice(first, first + work.inputs.rows)
-            first = rows.stop
-            parts = {name: model.rows_of(name, computed[name], rows) for name in outputs}
-            outcomes.append((work, parts, None))
+        ends = list(accumulate(work.inputs.rows for work in wanted))
+        for work, start, end in zip(wanted, [0, *ends], ends, strict=False):
+            outcomes.append((work, computed.rows(start, end), None))
         return outcomes
 
-    def _compute(self, model: LoadedModel, inputs: Inputs, outputs: Sequence[str]) -> Tensors:
+    def _compute(self, model: LoadedModel, inputs: Inputs, outputs: Sequence[str]) -> _Computed:
         parts = min(self._threads, inputs.rows // _ROWS_OF_A_THREAD)
         if parts < 2 or model.model.device.type != "cpu":
-            return model.compute(inputs, outputs)
+            return _Computed(model, [0, inputs.rows], [model.compute(inputs, outputs)])
         bounds = [inputs.rows * part // parts for part in range(parts + 1)]
         own, *others = (inputs.rows_of(slice(*pair)) for pair in pairwise(bounds))
         waiting = [self._pool.submit(model.compute, part, outputs) for part in others]
-        computed = [model.compute(own, outputs), *(part.result() for part in waiting)]
-        return {name: model.join_rows(name, [part[name] for part in computed]) for name in outputs}
+        first = model.compute(own, outputs)
+        return _Computed(model, bounds, [first, *(part.result() for part in waiting)])
 
     def _advance(self, task: _Task) -> Iterable[Outcome]:
         torch.set_num_threads(self._threads)

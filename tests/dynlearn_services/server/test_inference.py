@@ -1,6 +1,7 @@
 import asyncio
 import threading
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -68,6 +69,38 @@ def test_what_waits_is_merged_and_split_exactly(inference, loaded, draw_rows, mo
         )
     )
     assert batches == [13]
+    for part, result in zip(parts, results, strict=True):
+        prediction = loaded.model.predict(part.observation, part.action)
+        np.testing.assert_allclose(result[MEAN], prediction.mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result[MEMBERS], prediction.member_means, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "joined"), [((200, 200), 0), ((100, 300), 1), ((400,), 1), ((90, 60, 150, 100), 1)]
+)
+def test_what_is_merged_and_shared_by_threads_is_split_exactly(
+    metrics, loaded, draw_rows, monkeypatch, sizes, joined
+):
+    """Of 400 rows each of two threads computes half; only what lies across is copied."""
+    joins = []
+    join_rows = LoadedModel.join_rows
+
+    def counting(self, output, parts):
+        joins.append(output)
+        return join_rows(self, output, parts)
+
+    monkeypatch.setattr(LoadedModel, "join_rows", counting)
+    parts = [Inputs(*draw_rows(size, seed)) for seed, size in enumerate(sizes)]
+    inference = Inference(threads=2, max_pending=8, batch_rows=400, batch_wait=0.0, metrics=metrics)
+    with closing(inference):
+        results = asyncio.run(
+            behind_a_gate(
+                inference,
+                loaded,
+                *(inference.predict(loaded, part, (MEAN, MEMBERS), None) for part in parts),
+            )
+        )
+    assert joins == [MEAN, MEMBERS] * joined
     for part, result in zip(parts, results, strict=True):
         prediction = loaded.model.predict(part.observation, part.action)
         np.testing.assert_allclose(result[MEAN], prediction.mean, rtol=1e-5, atol=1e-6)
