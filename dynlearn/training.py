@@ -113,6 +113,7 @@ def train(
     on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
     make_group: GroupFactory = MemberGroup,
+    on_reward_progress: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> TrainedModel | None:
     """Fit a model to a dataset; None where ``should_stop`` ended it.
 
@@ -123,6 +124,7 @@ def train(
         on_progress: called after every validation.
         should_stop: asked every few updates.
         make_group: gives the groups of members, such as ones that train elsewhere.
+        on_reward_progress: called after every validation of the reward, which is fitted first.
 
     Raises:
         InvalidInput: the configuration does not suit the dataset.
@@ -141,7 +143,9 @@ def train(
     if config.learn_reward:
         # First: it is the quicker, so that what is wrong with it is known early.
         beside = None if checkpoint is None else reward_checkpoint(checkpoint)
-        reward = fit_reward(config, *tables, header.action_space, beside, should_stop)
+        reward = fit_reward(
+            config, *tables, header.action_space, beside, on_reward_progress, should_stop
+        )
         if reward is None:
             return None
     training, validation = (cut_transitions(table, header.action_space) for table in tables)
@@ -157,6 +161,7 @@ def fit_reward(
     validation: EpisodeTable,
     action_space: ActionSpace,
     checkpoint: Path | None = None,
+    on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> LearnedReward | None:
     """Fit the reward beside the dynamics of a configuration; None where ``should_stop`` ended it.
@@ -170,7 +175,7 @@ def fit_reward(
     training, selection = (judged_transitions(each, action_space) for each in (train, validation))
     spec = reward_spec(config, training.observation.shape[1], action_space)
     try:
-        fitted = fit(config, spec, training, selection, checkpoint, should_stop=should_stop)
+        fitted = fit(config, spec, training, selection, checkpoint, on_progress, should_stop)
     except (CorruptData, NumericalFailure) as error:
         raise type(error)(f"the reward: {error}") from error
     size = train.observations.shape[1]

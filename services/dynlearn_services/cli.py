@@ -8,9 +8,11 @@ import json
 import logging
 import os
 import sys
+from contextlib import ExitStack
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +27,9 @@ from dynlearn.errors import CorruptData, DynlearnError, InvalidInput
 from dynlearn.home import Home
 from dynlearn_services.flags import SectionedCommand, with_config
 from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
+
+if TYPE_CHECKING:
+    from dynlearn.trainer import TrainingProgress
 
 app = typer.Typer(
     name="dynlearn",
@@ -128,11 +133,17 @@ def train(config: TrainConfig, home: HomeOption = None, as_json: JsonOption = Fa
     """Fit an ensemble dynamics model to a dataset and publish it in the registry."""
     from dynlearn_services.trainer import run_training
 
-    with ProgressBar("train", config.max_updates, "updates") as bar:
+    with ExitStack() as stack:
+        bars = {
+            name: stack.enter_context(ProgressBar(name, config.max_updates, "updates"))
+            for name in (["reward", "train"] if config.learn_reward else ["train"])
+        }
+
+        def show(name: str, progress: "TrainingProgress") -> None:
+            bars[name].show(progress.update, training_figures(progress))
+
         version, metrics = run_training(
-            config,
-            Home(home),
-            lambda progress: bar.show(progress.update, training_figures(progress)),
+            config, Home(home), partial(show, "train"), partial(show, "reward")
         )
     summary = {"model": version.name, "version": version.version, **metrics.model_dump()}
     _print(

@@ -39,11 +39,18 @@ def run_training(
     config: TrainConfig,
     home: Home,
     on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
+    on_reward_progress: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> tuple[ModelVersion, Metrics]:
     """Train, evaluate on the test episodes and publish a model version.
 
     SIGINT and SIGTERM save the run before it ends; SIGKILL loses what came after the last
     checkpoint. With ``resume`` it goes on to the very same weights.
+
+    Args:
+        config: what to fit to which dataset, and how.
+        home: where the datasets, the runs and the models are.
+        on_progress: called after every validation.
+        on_reward_progress: called after every validation of the reward, where it is learned.
 
     Returns:
         The version and its metrics on the test episodes (on the validation episodes where
@@ -66,11 +73,17 @@ def run_training(
     ):
 
         def report(progress: TrainingProgress) -> None:
-            log(progress)
+            log(progress, "")
             on_progress(progress)
 
+        def report_reward(progress: TrainingProgress) -> None:
+            log(progress, "reward/")
+            on_reward_progress(progress)
+
         try:
-            trained = train(local, store, checkpoint, report, should_stop, make_group)
+            trained = train(
+                local, store, checkpoint, report, should_stop, make_group, report_reward
+            )
         except NumericalFailure:
             # There is nothing to go on with: the mend is another configuration.
             _remove(checkpoint)
@@ -204,17 +217,17 @@ class _Training(BaseModel):
 
 
 @contextmanager
-def _tensorboard(folder: Path) -> Iterator[Callable[[TrainingProgress], None]]:
+def _tensorboard(folder: Path) -> Iterator[Callable[[TrainingProgress, str], None]]:
     from torch.utils.tensorboard import SummaryWriter
 
     writers: list[SummaryWriter] = []
 
-    def log(progress: TrainingProgress) -> None:
+    def log(progress: TrainingProgress, prefix: str) -> None:
         # Opened at the first figures: a run that is refused leaves no log.
         if not writers:
             writers.append(SummaryWriter(str(folder / "tensorboard")))
         writer, step = writers[0], progress.update
-        writer.add_scalar("train/updates_per_s", progress.updates_per_s, step)
+        writer.add_scalar(f"{prefix}train/updates_per_s", progress.updates_per_s, step)
         for tag, values in (
             ("train/nll", progress.train_nll),
             ("train/rmse", progress.train_rmse),
@@ -222,7 +235,7 @@ def _tensorboard(folder: Path) -> Iterator[Callable[[TrainingProgress], None]]:
             ("validation/rmse", progress.validation_rmse),
         ):
             for member, value in enumerate(values):
-                writer.add_scalar(f"{tag}/member_{member}", value, step)
+                writer.add_scalar(f"{prefix}{tag}/member_{member}", value, step)
 
     try:
         yield log

@@ -126,7 +126,16 @@ def test_the_test_episodes_are_left_alone(tmp_path: Path) -> None:
 def test_the_reward_is_learned_where_that_is_asked_for(tmp_path: Path) -> None:
     store = _dataset(tmp_path / "d")
     plain = train(_config(max_updates=200), store)
-    both = train(_config(max_updates=200, learn_reward=True), store)
+    shown: list[tuple[str, int]] = []
+    both = train(
+        _config(max_updates=200, learn_reward=True),
+        store,
+        on_progress=lambda progress: shown.append(("dynamics", progress.update)),
+        on_reward_progress=lambda progress: shown.append(("reward", progress.update)),
+    )
+    assert shown == [
+        (what, update) for what in ("reward", "dynamics") for update in range(10, 201, 10)
+    ]
     assert plain is not None
     assert both is not None
     assert plain.reward is None
