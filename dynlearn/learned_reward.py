@@ -132,7 +132,7 @@ class LearnedReward:
 
         Raises:
             NotFound: one of its files is missing.
-            CorruptData: a file is truncated, altered, or does not fit the dynamics.
+            CorruptData: a file is truncated, not finite, or does not fit the dynamics.
         """
         if not (folder / _FOLDER).exists():
             return None

@@ -241,7 +241,7 @@ class DynamicsModel(nn.Module):
 
         Raises:
             NotFound: there is no model.
-            CorruptData: a file is truncated, altered, or does not fit the spec.
+            CorruptData: a file is truncated, not finite, or does not fit the spec.
         """
         folder = Path(folder)
         model = cls(read_json(folder / SPEC_FILE, ModelSpec))

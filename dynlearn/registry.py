@@ -1,7 +1,8 @@
 """Published models: immutable versions and movable aliases on a folder.
 
 ``<root>/<name>/<version>/`` holds ``config.json``, ``model.safetensors``, ``training.json``,
-``metrics.json``, ``figures/`` and ``README.md``. ``<root>/<name>/aliases/<alias>`` holds a version.
+``metrics.json``, ``figures/``, ``README.md`` and ``checksums.json``;
+``<root>/<name>/aliases/<alias>`` holds a version.
 """
 
 import os
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynlearn.checkpoint import write_bytes
+from dynlearn.checksums import verify_checksums, write_checksums
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, nearest
 from dynlearn.home import check_name
 
@@ -27,6 +29,14 @@ class ModelVersion:
     name: str
     version: str
     folder: Path
+
+    def verify(self) -> None:
+        """Check that what programs read of it is as it was published.
+
+        Raises:
+            CorruptData: a file is gone or altered.
+        """
+        verify_checksums(self.folder)
 
 
 class Registry:
@@ -83,6 +93,7 @@ class Registry:
             ) from error
         try:
             write(staging)
+            write_checksums(staging)
             staging.chmod(0o755)
             version = self._rename_to_next(name, staging)
         finally:

@@ -243,7 +243,9 @@ def _as_float32(name: str, values: Any) -> Array:
 
 def _as_integers(name: str, values: Any) -> Array:
     values = np.asarray(values)
-    if values.dtype.kind not in "iu":
+    if not values.ndim:
+        raise InvalidInput(f"{name}: expected integers, one a row, got the number {values}")
+    if values.dtype.kind not in "iu" and values.size:
         raise InvalidInput(f"{name}: expected integers, got an array of {values.dtype}")
     integers: Array = values.astype(np.int64)
     return integers

@@ -70,10 +70,11 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def _log_to_standard_error() -> None:
-    logger = logging.getLogger("dynlearn")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [logging.StreamHandler()]
-    logger.propagate = False
+    for package in ("dynlearn", "dynlearn_services"):
+        logger = logging.getLogger(package)
+        logger.setLevel(logging.INFO)
+        logger.handlers = [logging.StreamHandler()]
+        logger.propagate = False
 
 
 def run(arguments: list[str]) -> int:

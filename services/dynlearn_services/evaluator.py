@@ -41,6 +41,7 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
             )
     folder = home.evaluation(f"{version.name}-{version.version}-{Path(dataset).name}")
     home.require_writable(folder)
+    version.verify()
     model = DynamicsModel.load(version.folder, pick_device(config.device))
     columns, focus = describe_columns(store.header.environment, model.spec.observation_size)
     reward = LearnedReward.load(version.folder, model)

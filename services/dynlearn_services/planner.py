@@ -229,6 +229,7 @@ def _dynamics(
             yield RemoteDynamics(pinned, config.env), reward, spec.action_space, spec.version
         return
     version = Registry(home.models).resolve(config.model)
+    version.verify()
     model = DynamicsModel.load(version.folder, pick_device(config.device))
     _require_same_spaces(config.env, model.spec.observation_size, model.spec.action_space)
     model.require_full_state()

@@ -89,8 +89,9 @@ def run_training(
             _remove(checkpoint)
             raise
     if trained is None:
+        saved = checkpoint if checkpoint.exists() else reward_checkpoint(checkpoint)
         raise TrainingStopped(
-            f"stopped; go on with `dynlearn train --resume` and the same options ({checkpoint})"
+            f"stopped; go on with `dynlearn train --resume` and the same options ({saved})"
         )
     published = _publish(config, home, store, trained)
     _remove(checkpoint)

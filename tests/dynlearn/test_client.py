@@ -402,6 +402,13 @@ def test_samples_are_those_of_the_model(client, urls, rows):
         assert torch.equal(other.sample(*rows, seed=3).value, value)
 
 
+def test_members_that_are_none_and_a_member_for_no_row(client, rows):
+    with pytest.raises(InvalidInput, match="members: expected distinct members, got"):
+        client.predict(*rows, members=[])
+    with pytest.raises(InvalidInput, match="member: expected integers, one a row, got the number"):
+        client.predict(*rows, member=1)
+
+
 def test_some_members_make_up_a_mixture(client, rows):
     some = client.predict(*rows, ("mean", "covariance"), members=[2, 0])
     every = client.predict(*rows, ("member_means", "member_variances"))

@@ -87,6 +87,7 @@ def test_the_published_model_has_its_card_and_figures(home: Path) -> None:
         "metrics.json",
         "model.safetensors",
         "training.json",
+        "checksums.json",
     }
     for picture in (folder / "figures").iterdir():
         with Image.open(picture) as image:
@@ -174,16 +175,20 @@ def test_training_killed_at_any_step_and_resumed_ends_with_the_same_bits(
     assert not checkpoint.exists()
 
 
-def test_training_stopped_by_ctrl_c_says_how_to_go_on(home: Path) -> None:
-    options = ["--dataset", "slide", "--model", "stopped", "--hidden", "16", "--members", "2"]
-    options += ["--max-updates", "1000000", "--validate-every", "50"]
+@pytest.mark.parametrize("fit", ["train", "reward"])
+def test_training_stopped_by_ctrl_c_says_how_to_go_on(home: Path, fit: str) -> None:
+    options = ["--dataset", "slide", "--model", f"stopped-{fit}", "--hidden", "16"]
+    options += ["--members", "2", "--max-updates", "1000000", "--validate-every", "50"]
+    options += ["--learn-reward"] if fit == "reward" else []
     process = subprocess.Popen(
         [*DYNLEARN, "train", *options, "--home", str(home)], stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    process.stderr.readline()
+    assert process.stderr.readline().startswith(f"{fit}: ")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume" in errors.splitlines()[-1]
-    assert (home / "runs" / "stopped" / "checkpoint.safetensors").exists()
+    name = "checkpoint-reward" if fit == "reward" else "checkpoint"
+    saved = home / "runs" / f"stopped-{fit}" / f"{name}.safetensors"
+    assert saved.exists()
+    assert errors.splitlines()[-1].endswith(f"--resume` and the same options ({saved})")

@@ -1,6 +1,7 @@
 """Bodies as they travel: read within a limit, and compressed with gzip or deflate."""
 
 import asyncio
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ _SMALLEST_COMPRESSED = 1024
 # In zlib's terms: the header of gzip or of zlib (which HTTP calls deflate), or whichever comes.
 _WINDOWS = {"gzip": 31, "deflate": 15}
 _LEVEL = 1
+_NOT_ACCEPTED = re.compile(r"q=0(\.0*)?")
 
 
 class Budget:
@@ -79,8 +81,8 @@ def wanted_coding(accept_encoding: str) -> str | None:
     What libraries accept by default, several codings, is no wish: packing numbers takes longer
     than sending them.
     """
-    codings = [part.partition(";")[0].strip().lower() for part in accept_encoding.split(",")]
-    return codings[0] if len(codings) == 1 and codings[0] in _WINDOWS else None
+    coding, _, weight = accept_encoding.lower().replace(" ", "").partition(";")
+    return coding if coding in _WINDOWS and not _NOT_ACCEPTED.fullmatch(weight) else None
 
 
 async def compress(body: bytes, coding: str) -> tuple[bytes, dict[str, str]]:

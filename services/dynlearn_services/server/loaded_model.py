@@ -110,8 +110,9 @@ class LoadedModel:
         """Read a published model.
 
         Raises:
-            CorruptData: a file is truncated or altered.
+            CorruptData: a file is gone, truncated or altered.
         """
+        version.verify()
         model = DynamicsModel.load(version.folder, device)
         reward = LearnedReward.load(version.folder, model)
         return cls(version.name, version.version, model, reward)
@@ -128,6 +129,11 @@ class LoadedModel:
             InvalidInput: the model has no such output.
         """
         for name in outputs:
+            if name == REWARD_MEAN and self.reward is None:
+                raise InvalidInput(
+                    f"outputs: expected a model that has learned a reward for {name}, got "
+                    f"{self.name} {self.version}; train one with --learn-reward"
+                )
             if name not in self._shapes:
                 raise InvalidInput(
                     f"outputs: expected outputs of model {self.name}, got {name!r}; "
@@ -145,9 +151,7 @@ class LoadedModel:
         Raises:
             InvalidInput: the reward is asked for, and the goal is not there.
         """
-        prediction = self.model.predict(inputs.observation, inputs.action, inputs.member)
-        if inputs.members is not None:
-            prediction = Prediction(prediction.members[list(inputs.members)])
+        prediction = self._predict(inputs)
         return {
             name: _to_numpy(
                 self._reward_mean(inputs, prediction)
@@ -279,6 +283,12 @@ class LoadedModel:
             ),
         )
 
+    def _predict(self, inputs: Inputs) -> Prediction:
+        prediction = self.model.predict(inputs.observation, inputs.action, inputs.member)
+        if inputs.members is None:
+            return prediction
+        return Prediction(prediction.members[list(inputs.members)])
+
     def _reward_mean(self, inputs: Inputs, prediction: Prediction) -> Tensor:
         assert self.reward is not None
         observation, action = self.model.check_inputs(inputs.observation, inputs.action)
@@ -294,12 +304,13 @@ class LoadedModel:
         generator = seeded(draw.seed)
         targets = len(self.model.spec.target_columns)
         chosen = None
-        if inputs.member is not None:
-            chosen = torch.from_numpy(inputs.member)
-        elif draw.propagation in ("ts1", "tsinf"):
-            among = inputs.members or range(self.model.members)
-            place = torch.randint(len(among), (inputs.rows,), generator=generator)
-            chosen = torch.tensor(list(among))[place]
+        if draw.propagation in ("ts1", "tsinf"):
+            if inputs.member is not None:
+                chosen = torch.from_numpy(inputs.member)
+            else:
+                among = inputs.members or range(self.model.members)
+                place = torch.randint(len(among), (inputs.rows,), generator=generator)
+                chosen = torch.tensor(list(among))[place]
         noise = torch.randn(inputs.rows, targets, generator=generator)
         return _Draws(draw, chosen, noise, np.empty((inputs.rows, targets), np.float32))
 
@@ -310,9 +321,7 @@ class LoadedModel:
             observation, action = model.check_inputs(part.observation, part.action)
             chosen, noise = (own[rows].to(model.device) for own in (draws.chosen, draws.noise))
             return _to_numpy(model.step(observation, action, chosen, noise))
-        prediction = model.predict(part.observation, part.action)
-        if part.members is not None:
-            prediction = Prediction(prediction.members[list(part.members)])
+        prediction = self._predict(part)
         if draws.draw.propagation == "expectation":
             return _to_numpy(prediction.mean)
         factor = torch.linalg.cholesky(prediction.covariance.double())

@@ -5,7 +5,8 @@ Shapes: S start states, P candidates, N particles, H horizon, O observation, A a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -82,7 +83,23 @@ async def roll_out(
     except NumericalFailure:
         # It may be the caller's fault.
         model.require_near(plan.observation.cpu().numpy(), plan.context.cpu().numpy())
+        _require_finite_beginning(found, plan.actions.shape[2])
         raise
+
+
+def _require_finite_beginning(found: Mapping[str, Array], horizon: int) -> None:
+    """Blame the horizon for what is not finite, where the first step is."""
+    for name, values in found.items():
+        attribute = _ATTRIBUTES[name]
+        if attribute in _OF_RETURNS:
+            continue
+        steps = np.moveaxis(values, 3 if attribute == "particles" else 2, 0)
+        finite = len(list(takewhile(lambda step: np.isfinite(step).all(), steps)))
+        if 0 < finite < horizon:
+            raise InvalidInput(
+                f"actions: expected a horizon over which the model's trajectories stay finite, got "
+                f"{horizon} steps, of which {finite} are; ask for fewer"
+            )
 
 
 def known_rewards(tasks: Sequence[Task], spec: ModelSpec) -> dict[str, tuple[str, ...]]:
@@ -94,7 +111,11 @@ def known_rewards(tasks: Sequence[Task], spec: ModelSpec) -> dict[str, tuple[str
 
 
 def find_reward(
-    tasks: Sequence[Task], name: str, environment: str | None, columns: int
+    tasks: Sequence[Task],
+    name: str,
+    environment: str | None,
+    columns: int,
+    others: Sequence[str] = (),
 ) -> TransitionFunction:
     """Return a task's reward of a name.
 
@@ -104,6 +125,7 @@ def find_reward(
         environment: the task's environment; absent, the one task with observations of so many
             columns and such a reward.
         columns: O.
+        others: names that are known beside those of tasks, to tell who misspells one.
 
     Raises:
         InvalidInput: none fits, or several do.
@@ -125,7 +147,7 @@ def find_reward(
             "parameters.environment: expected it where several tasks have such a reward: "
             f"{', '.join(task.environment for task in found)}"
         )
-    known = sorted({reward for task in fitting for reward in task.rewards})
+    known = sorted({reward for task in fitting for reward in task.rewards}.union(others))
     raise InvalidInput(
         f"parameters.reward: expected a reward of a task with {columns} observation columns, got "
         f"{name!r}; {nearest(name, known)}"
@@ -184,7 +206,11 @@ def _plan(
         )
     elif parameters.reward is not None:
         reward = find_reward(
-            service.tasks, parameters.reward, parameters.environment, spec.observation_size
+            service.tasks,
+            parameters.reward,
+            parameters.environment,
+            spec.observation_size,
+            [LEARNED] if model.reward is not None else [],
         )
     tensor = model.model.as_tensor
     plan = _Plan(tensor(observation), tensor(actions), tensor(context), reward)

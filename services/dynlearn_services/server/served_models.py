@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dynlearn.errors import DynlearnError, NotFound, Unavailable, nearest
+from dynlearn.errors import CorruptData, DynlearnError, InvalidInput, NotFound, Unavailable, nearest
 from dynlearn.registry import ModelVersion, Registry
 from dynlearn_services.server import freed_memory
 from dynlearn_services.server.loaded_model import LoadedModel
@@ -70,6 +70,7 @@ class ServedModels:
 
         Raises:
             NotFound: a reference names nothing.
+            InvalidInput: two name the same model.
             CorruptData: a version is truncated or altered.
         """
         self._registry = registry
@@ -95,7 +96,15 @@ class ServedModels:
                     raise
                 logger.error("model %s: %s", reference, error)
             else:
+                other = self._served.get(version.name)
+                if other is not None:
+                    raise InvalidInput(
+                        f"expected one reference to a model, got {other.reference} and {reference};"
+                        " others of its versions are served to those who name them"
+                    )
                 self._served = {**self._served, version.name: served}
+        # Of a model that is unloaded too, for when it is loaded again.
+        self._references = {name: served.reference for name, served in self._served.items()}
         if not self._served:
             raise NotFound(
                 f"expected a model in {registry.root}, got none; train one with `dynlearn train`"
@@ -170,7 +179,11 @@ class ServedModels:
             found = self.find_loaded(name, version)
             if found is None:
                 served = self._require(name)
-                found = self._load(served, self._registry.resolve(f"{name}/{version}"))
+                try:
+                    found = self._load(served, self._registry.resolve(f"{name}/{version}"))
+                except CorruptData as error:
+                    served.faults[version] = str(error)
+                    raise
                 self._keep_within_limit()
             return found
 
@@ -180,14 +193,20 @@ class ServedModels:
         return sorted(known, key=int)
 
     def load(self, name: str) -> None:
-        """Serve a model's champion, as the protocol's load asks for.
+        """Serve a model, as the protocol's load asks for: the version that it was configured with.
+
+        That is the champion, where nothing else was said.
 
         Raises:
             NotFound: there is no such model.
-            CorruptData: its champion is truncated or altered.
+            CorruptData: the version is truncated or altered.
         """
         with self._loading:
-            self._follow(self._served.get(name) or _Served(name), self._registry.resolve(name))
+            if name not in self._registry.names():
+                known = self._registry.names()
+                raise NotFound(f"expected a model, got {name!r}; {nearest(name, known)}")
+            served = self._served.get(name) or _Served(self._references.get(name, name))
+            self._follow(served, self._registry.resolve(served.reference))
             self._unloaded.discard(name)
 
     def unload(self, name: str) -> None:

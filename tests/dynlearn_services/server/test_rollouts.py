@@ -60,6 +60,11 @@ def registry(tmp_path_factory):
         wild.network.perceptrons[0][-1].bias.fill_(3e38)
         wild.target_scaler.std.fill_(100)
     registry.publish("wild", wild.save)
+    growing = slide_model(BoxSpace(low=(-1,), high=(1,)))
+    with torch.no_grad():
+        growing.network.perceptrons[0][-1].bias.fill_(5)
+        growing.target_scaler.std.fill_(1e36)
+    registry.publish("growing", growing.save)
 
     def with_reward(folder):
         slide_model(BoxSpace(low=(-1,), high=(1,))).save(folder)
@@ -206,7 +211,7 @@ def test_the_learned_reward_of_a_prediction(url, model, tensors):
         ({"context": None}, "judge", "context: expected the goal, of 1 columns, got 0"),
         ({"context": rows["context"][:2]}, "judge", "context: expected 3 rows"),
         ({"context": rows["observation"]}, "judge", "context: expected shape [rows, 1]"),
-        ({"context": None}, "slide", "expected outputs of model slide, got 'reward_mean'"),
+        ({"context": None}, "slide", "a model that has learned a reward for reward_mean"),
     ):
         given = {key: value for key, value in (rows | changes).items() if value is not None}
         refused = predict(given, name)
@@ -270,6 +275,20 @@ def test_a_return_that_is_not_finite_is_the_lowest_number(url, tensors):
     refused = post(url, plain, ("trajectory_mean",), "wild")
     assert refused.status_code == 500
     assert "trajectory_mean: expected finite values" in refused.json()["error"]
+
+
+@pytest.mark.parametrize("output", ["trajectory_mean", "particles"])
+def test_a_horizon_that_leads_out_of_the_numbers_is_named(url, tensors, output):
+    """The first step leads to 5e36, from where the next leads beyond float32."""
+    plain = {name: tensors[name] for name in ("observations", "actions")}
+    refused = post(url, plain, (output,), "growing")
+    assert refused.status_code == 400
+    assert f"stay finite, got {STEPS} steps, of which 1 are" in refused.json()["error"]
+
+
+def test_a_misspelt_reward_is_told_of_the_learned_one(url, tensors):
+    refused = post(url, tensors, name="judge", reward="lerned")
+    assert "did you mean learned" in refused.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from dynlearn.errors import CorruptData, NotFound, Unavailable
+from dynlearn.errors import CorruptData, InvalidInput, NotFound, Unavailable
 from dynlearn.registry import Registry
 from dynlearn_services.server import freed_memory
 from dynlearn_services.server.loaded_model import LoadedModel
@@ -206,8 +206,38 @@ def test_load_and_unload(arm, make_model, serve):
     assert models.names == ["arm"]
 
 
+def test_a_pinned_model_is_loaded_as_it_was_pinned(arm, serve):
+    models = serve(arm, "arm/1")
+    models.load("arm")
+    assert models.find("arm").version == "1"
+    models.unload("arm")
+    models.load("arm")
+    time.sleep(0.6)
+    assert models.find("arm").version == "1"
+
+
+@pytest.mark.parametrize("name", ["arm@champion", "arm/1", "arn"])
+def test_what_is_loaded_is_a_model(arm, serve, name):
+    models = serve(arm, "arm")
+    with pytest.raises(NotFound, match="expected a model, got"):
+        models.load(name)
+
+
+def test_an_altered_version_is_refused_and_the_index_says_why(arm, serve):
+    models = serve(arm, "arm/2")
+    weights = arm.resolve("arm/1").folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 0x10
+    weights.write_bytes(content)
+    with pytest.raises(CorruptData, match="as it was published"):
+        models.load_version("arm", "1")
+    assert "as it was published" in states(models)["arm", "1"][1]
+
+
 def test_what_cannot_be_served(arm, tmp_path, metrics):
     with pytest.raises(NotFound, match="did you mean arm"):
         ServedModels(arm, ["arn"], torch.device("cpu"), LIMIT, metrics)
+    with pytest.raises(InvalidInput, match="one reference to a model, got arm/1 and arm;"):
+        ServedModels(arm, ["arm/1", "arm"], torch.device("cpu"), LIMIT, metrics)
     with pytest.raises(NotFound, match="dynlearn train"):
         ServedModels(Registry(tmp_path / "empty"), [], torch.device("cpu"), LIMIT, metrics)

@@ -146,6 +146,17 @@ def test_other_propagations_of_samples(url, model, rows, propagation):
     assert np.abs(error).max() < 4.5
 
 
+def test_other_propagations_of_one_members_samples(url, model, rows):
+    document = json.loads(body(*rows, (SAMPLE,), seed=1, propagation="expectation"))
+    member = [index % 3 for index in range(len(rows[0]))]
+    document["inputs"].append(
+        {"name": "member", "datatype": "INT64", "shape": [len(member)], "data": member}
+    )
+    found = decode_response(ask(url, json.dumps(document)).content, None).outputs
+    means = model.predict(*rows).member_means[member, range(len(member))]
+    np.testing.assert_allclose(found[SAMPLE], means, rtol=1e-5, atol=1e-6)
+
+
 def test_some_members_make_up_the_mixture(url, model, rows):
     answer = ask(url, body(*rows, (MEAN, OUTPUTS["epistemic"]), members=[2, 0]))
     found = decode_response(answer.content, None).outputs
