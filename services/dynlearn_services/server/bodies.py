@@ -82,7 +82,8 @@ def wanted_coding(accept_encoding: str) -> str | None:
     than sending them.
     """
     coding, _, weight = accept_encoding.lower().replace(" ", "").partition(";")
-    return coding if coding in _WINDOWS and not _NOT_ACCEPTED.fullmatch(weight) else None
+    is_wanted = "," not in weight and not _NOT_ACCEPTED.fullmatch(weight)
+    return coding if coding in _WINDOWS and is_wanted else None
 
 
 async def compress(body: bytes, coding: str) -> tuple[bytes, dict[str, str]]:

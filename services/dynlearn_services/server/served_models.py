@@ -202,8 +202,8 @@ class ServedModels:
             CorruptData: the version is truncated or altered.
         """
         with self._loading:
-            if name not in self._registry.names():
-                known = self._registry.names()
+            known = self._registry.names()
+            if name not in known:
                 raise NotFound(f"expected a model, got {name!r}; {nearest(name, known)}")
             served = self._served.get(name) or _Served(self._references.get(name, name))
             self._follow(served, self._registry.resolve(served.reference))

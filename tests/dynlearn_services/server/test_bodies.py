@@ -80,6 +80,7 @@ def test_what_is_not_packed_as_it_says(body, coding, message):
         (" Deflate;q=1", "deflate"),
         ("gzip, deflate", None),
         ("gzip;q=0.5", "gzip"),
+        ("gzip;q=1, deflate;q=0.5", None),
         ("gzip; q=0", None),
         ("gzip;q=0.00", None),
         ("br", None),
