@@ -33,7 +33,7 @@ from dynlearn.stopping import EarlyStopping
 from dynlearn.transitions import Transitions
 
 # Between two looks at whether to stop; every look is a rendezvous of the groups.
-_UPDATES_BETWEEN_LOOKS = 64
+_SECONDS_BETWEEN_LOOKS = 1.5
 # Of one member in one update's forward pass; measured on two cores with AVX-512.
 _MULTIPLICATIONS_FOR_PAIRS = 2**24
 
@@ -130,7 +130,7 @@ class Trainer:
         Args:
             checkpoint: the file to go on from where there is one, and to save into.
             on_progress: called after every validation.
-            should_stop: asked every few updates; on True the state is saved and training ends.
+            should_stop: asked every second or two; on True the state is saved and training ends.
 
         Returns:
             Whether training reached its end.
@@ -143,10 +143,14 @@ class Trainer:
         elif checkpoint is not None:
             self.save(checkpoint)
         started = (time.perf_counter(), self.update)
+        at_most = 1
         with SideBySide(self.groups, self._threads()) as groups:
             while self.update < self.config.max_updates and not self.stopping.all_stopped:
-                updates = self._updates_to_next_event()
+                updates = min(at_most, self._updates_to_next_event())
+                began = time.perf_counter()
                 groups.advance(updates)
+                per_update = (time.perf_counter() - began) / updates
+                at_most = max(1, int(_SECONDS_BETWEEN_LOOKS / per_update))
                 self.update += updates
                 at_end = self.update == self.config.max_updates
                 if at_end or self.update % self.config.validate_every == 0:
@@ -228,7 +232,6 @@ class Trainer:
             config.max_updates - self.update,
             config.validate_every - self.update % config.validate_every,
             config.checkpoint_every - self.update % config.checkpoint_every,
-            _UPDATES_BETWEEN_LOOKS,
         )
 
     def _validate(self, parts: list[GroupMeasures], started: tuple[float, int]) -> TrainingProgress:

@@ -122,7 +122,7 @@ def train(
         store: the dataset; its test episodes are left alone.
         checkpoint: the file to go on from where there is one, and to save into.
         on_progress: called after every validation.
-        should_stop: asked every few updates.
+        should_stop: asked every second or two.
         make_group: gives the groups of members, such as ones that train elsewhere.
         on_reward_progress: called after every validation of the reward, which is fitted first.
 

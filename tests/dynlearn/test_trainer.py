@@ -1,4 +1,5 @@
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -29,7 +30,7 @@ MakeTrainer = Callable[..., Trainer]
 def _ask_after_every_update() -> Iterator[None]:
     """So that a test can stop a run anywhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dynlearn.trainer._UPDATES_BETWEEN_LOOKS", 1)
+        patch.setattr("dynlearn.trainer._SECONDS_BETWEEN_LOOKS", 0)
         yield
 
 
@@ -535,8 +536,8 @@ def test_a_run_stopped_after_any_update_goes_on_to_the_same_bits(
 def test_whether_to_stop_is_asked_now_and_then(
     make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Every sixteenth update at the latest, and whenever something else is due."""
-    monkeypatch.setattr("dynlearn.trainer._UPDATES_BETWEEN_LOOKS", 16)
+    """After the first update, and whenever something else is due."""
+    monkeypatch.setattr("dynlearn.trainer._SECONDS_BETWEEN_LOOKS", 1000)
     options = {"max_updates": 60, "validate_every": 25, "checkpoint_every": 40}
     trainer = make_trainer(**options)
     asked: list[int] = []
@@ -546,13 +547,35 @@ def test_whether_to_stop_is_asked_now_and_then(
         return False
 
     assert trainer.run(should_stop=ask)
-    assert asked == [16, 25, 40, 50, 60]
+    assert asked == [1, 25, 40, 50, 60]
     stopped = make_trainer(**options)
     assert not stopped.run(tmp_path / "c", should_stop=lambda: True)
-    assert stopped.update == 16
+    assert stopped.update == 1
     resumed = make_trainer(**options)
     assert resumed.run(tmp_path / "c")
     assert _same(resumed, trainer)
+
+
+def test_whether_to_stop_is_asked_in_time_however_slow_an_update_is(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynlearn.trainer._SECONDS_BETWEEN_LOOKS", 0.05)
+    trainer = make_trainer(max_updates=30, validate_every=30, checkpoint_every=30)
+    advance = trainer.groups[0].advance
+
+    def slowly(updates: int) -> None:
+        time.sleep(0.01 * updates)
+        advance(updates)
+
+    monkeypatch.setattr(trainer.groups[0], "advance", slowly)
+    asked = [0]
+
+    def ask() -> bool:
+        asked.append(trainer.update)
+        return False
+
+    assert trainer.run(should_stop=ask)
+    assert max(np.diff(asked)) <= 5
 
 
 def test_a_run_stopped_after_every_update_ends_with_the_same_bits(
