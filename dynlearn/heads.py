@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import hardtanh, softplus
 
 from dynlearn.gaussian import DiagonalGaussian, FullGaussian
 from dynlearn.mixture import Distribution
@@ -26,7 +26,8 @@ _MIN_RATE, _MAX_RATE = 1e-11, 999_000.0
 def _positive(raw: Tensor, least: float, most: float, at_zero: float = 1.0) -> Tensor:
     """Softplus, offset so that a raw zero gives ``at_zero``, kept between the bounds."""
     offset = math.log(math.expm1(at_zero - least))
-    return (softplus(raw + offset) + least).clamp(max=most)
+    # Not `clamp`, whose gradient is three operations. Nothing is below zero.
+    return hardtanh(softplus(raw + offset).add_(least), 0.0, most)
 
 
 @dataclass(frozen=True)

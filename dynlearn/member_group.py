@@ -181,8 +181,11 @@ class MemberGroup:
 
     def _step(self, rows: Tensor) -> None:
         # One copy of what is a part of longer rows, not one for each of the two.
-        rows = rows.contiguous()
-        inputs, target = _take(self.data.inputs, rows), _take(self.data.targets, rows)
+        index = rows.flatten()
+        inputs, target = (
+            values.index_select(0, index).view(*rows.shape, -1)
+            for values in (self.data.inputs, self.data.targets)
+        )
         with torch.autocast(
             target.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
         ):
@@ -243,11 +246,6 @@ class MemberGroup:
             )
             torch.index_select(self.samples[row], 0, shuffle, out=order[row])
         return order
-
-
-def _take(values: Tensor, rows: Tensor) -> Tensor:
-    """Return rows [E, B] of values [M, I], as [E, B, I]."""
-    return values.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
 
 def draw_weights(config: TrainConfig, network: EnsembleNetwork, first: int) -> None:
