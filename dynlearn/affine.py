@@ -28,9 +28,15 @@ def members_affine(bias: Tensor, inputs: Tensor, weight: Tensor, with_onednn: bo
         inputs: of each member.
         weight: of each member.
         with_onednn: whether to leave to oneDNN what it can do, float32 on a CPU.
+
+    Returns:
+        In the dtype of the weights, but where autocast is to choose it.
     """
-    is_float32 = inputs.dtype == weight.dtype == torch.float32
-    if inputs.device.type != "cpu" or not is_float32 or torch.is_autocast_enabled("cpu"):
+    device = inputs.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.baddbmm(bias, inputs, weight)
+    inputs = inputs.to(weight.dtype)
+    if device != "cpu" or weight.dtype != torch.float32:
         return torch.baddbmm(bias, inputs, weight)
     if with_onednn:
         mapped: Tensor = _OneDNN.apply(bias, inputs, weight)  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Device = Literal["auto", "cpu", "cuda"]
+PredictionPrecision = Literal["float32", "bfloat16"]
 Propagation = Literal["ts1", "tsinf", "expectation", "moment_matching"]
 Covariance = Literal["diagonal", "full"]
 ObjectiveName = Literal[
@@ -55,6 +56,11 @@ References = Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)]
 ActionsOutside = Literal["clip", "refuse"]
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+_PRECISION = (
+    "of the products between hidden layers; bfloat16 is rougher, and faster where the processor "
+    "has units for it"
+)
 
 
 class Config(BaseModel):
@@ -231,6 +237,7 @@ class EvaluateConfig(Config):
     )
     horizon: int = Field(15, ge=1, le=1000, description="steps of the open-loop rollouts")
     device: Device = Field("auto", description="auto takes CUDA where there is one")
+    precision: PredictionPrecision = Field("float32", description=_PRECISION)
     seed: Seed = Field(0, description="seed of the rollouts' start steps")
 
 
@@ -243,6 +250,7 @@ class ServeConfig(Config):
     host: str = Field("127.0.0.1", description="address to listen on; others need tokens")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     device: Device = Field("auto", description="auto takes CUDA where there is one")
+    precision: PredictionPrecision = Field("float32", description=_PRECISION)
     replicas: int | None = Field(
         None, ge=1, le=1000, description="serve from up to so many processes, with Ray Serve"
     )
@@ -304,4 +312,5 @@ class PlanConfig(PlannerConfig):
         description="named reward of the task, or learned, the model's; absent: the environment's",
     )
     device: Device = Field("auto", description="auto takes CUDA where there is one")
+    precision: PredictionPrecision = Field("float32", description=_PRECISION)
     seed: Seed = Field(0, description="seed of start states and of the planner")

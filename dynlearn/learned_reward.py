@@ -136,7 +136,7 @@ class LearnedReward:
         """
         if not (folder / _FOLDER).exists():
             return None
-        model = DynamicsModel.load(folder / _FOLDER, dynamics.device)
+        model = DynamicsModel.load(folder / _FOLDER, dynamics.device, dynamics.precision)
         spec, goal = dynamics.spec, dynamics.spec.observation_space.goal
         columns = 2 * spec.observation_size + (goal.size if goal else 0) + 1
         expected = _spec(columns, spec.action_space, model.spec.hidden, model.spec.activation)

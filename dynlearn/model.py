@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dynlearn.checkpoint import load_tensors, read_json, save_tensors, write_json
-from dynlearn.config import Propagation
+from dynlearn.config import PredictionPrecision, Propagation
 from dynlearn.errors import CorruptData, InvalidInput
 from dynlearn.heads import Head, HeadKind
 from dynlearn.mixture import Distribution, Prediction
@@ -90,6 +90,7 @@ class DynamicsModel(nn.Module):
     def __init__(self, spec: ModelSpec):
         super().__init__()
         self.spec = spec
+        self.precision: PredictionPrecision = "float32"
         inputs = len(spec.observation_columns) + spec.action_size
         targets = len(spec.target_columns)
         self.input_scaler = Scaler(inputs)
@@ -236,8 +237,19 @@ class DynamicsModel(nn.Module):
         save_tensors(folder / WEIGHTS_FILE, self.state_dict())
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> DynamicsModel:
+    def load(
+        cls,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        precision: PredictionPrecision = "float32",
+    ) -> DynamicsModel:
         """Read a model from its folder, such as ``models/slide/3``.
+
+        Args:
+            folder: as `save` has written it.
+            device: where to predict.
+            precision: of the products between hidden layers. In bfloat16 they are some times faster
+                where the processor has units for it; tensors that go in and come out are float32.
 
         Raises:
             NotFound: there is no model.
@@ -259,6 +271,9 @@ class DynamicsModel(nn.Module):
                 f"expected finite weights in {folder / WEIGHTS_FILE}, got NaN or infinity; "
                 "publish the model anew"
             )
+        if precision == "bfloat16":
+            model.precision = precision
+            model.network.use_bfloat16()
         return model.to(device).eval()
 
     def subset(self, members: list[int]) -> DynamicsModel:

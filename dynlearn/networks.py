@@ -34,7 +34,8 @@ _ACTIVATIONS_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-# Of each member: so few that a layer's activations are still in the cache when the next needs them.
+# Of each member, in float32: so few that a layer's activations are still in the cache when the next
+# needs them.
 _ROWS_NEAR_THE_CORE = 176
 
 
@@ -88,15 +89,26 @@ class EnsemblePerceptron(nn.Sequential):
         layers = [EnsembleLinear(members, a, [b]) for a, b in pairwise(widths)]
         super().__init__(*layers, EnsembleLinear(members, widths[-1], blocks))
         self._activation = activation
+        self._rows = _ROWS_NEAR_THE_CORE
+
+    def use_bfloat16(self) -> None:
+        """Round the weights between hidden layers to bfloat16 and multiply in it; for prediction.
+
+        The first and the last layer stay as they are: they have few of the products, and rounding
+        in them costs the most accuracy.
+        """
+        for layer in tuple(self.children())[1:-1]:
+            layer.to(torch.bfloat16)
+        self._rows = 2 * _ROWS_NEAR_THE_CORE
 
     def forward(self, features: Tensor) -> Tensor:
         """Map inputs [E, B, I] to outputs [E, B, sum of blocks]."""
         if torch.is_grad_enabled():
             return self._map(features, _ACTIVATIONS[self._activation])
         activate = _ACTIVATIONS_IN_PLACE[self._activation]
-        if features.device.type != "cpu" or features.shape[1] <= _ROWS_NEAR_THE_CORE:
+        if features.device.type != "cpu" or features.shape[1] <= self._rows:
             return self._map(features, activate)
-        pieces = features.chunk(-(-features.shape[1] // _ROWS_NEAR_THE_CORE), 1)
+        pieces = features.chunk(-(-features.shape[1] // self._rows), 1)
         return torch.cat([self._map(piece, activate) for piece in pieces], 1)
 
     def _map(self, features: Tensor, activate: Callable[[Tensor], Tensor]) -> Tensor:
@@ -140,6 +152,11 @@ class EnsembleNetwork(nn.Module):
         for layer in self.modules():
             if isinstance(layer, EnsembleLinear):
                 layer.initialize(kind, generators)
+
+    def use_bfloat16(self) -> None:
+        """Take the hidden layers' products to bfloat16; for prediction."""
+        for perceptron in self.perceptrons:
+            cast(EnsemblePerceptron, perceptron).use_bfloat16()
 
     def forward(self, inputs: Tensor) -> Distribution:
         """Map inputs [E, B, I], or [B, I] shared by all members, to distributions [E, B, D]."""

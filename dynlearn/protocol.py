@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from dynlearn.config import Covariance
+from dynlearn.config import Covariance, PredictionPrecision
 from dynlearn.spaces import ActionSpace
 
 Datatype = Literal["FP32", "FP64", "INT32", "INT64"]
@@ -137,6 +137,7 @@ class ModelParameters(Metadata):
         full_state: whether every column is predicted, in order, so that rollouts can go on.
         learned_reward: whether the model has learned a reward.
         context_size: G, the columns of the goal that the learned reward is of.
+        precision: of the products between the members' hidden layers.
         rewards: the names of the rewards that rollouts can be judged by, by the environment whose
             task they are of.
     """
@@ -151,6 +152,7 @@ class ModelParameters(Metadata):
     full_state: bool
     learned_reward: bool = False
     context_size: int = 0
+    precision: PredictionPrecision = "float32"
     rewards: Mapping[str, tuple[str, ...]] = {}
 
 

@@ -26,8 +26,11 @@ from dynlearn.seeds import ROLLOUT, derived_generator
 if TYPE_CHECKING:
     from dynlearn.config import Propagation
 
-# Few enough for a layer's activations to stay near the core, and enough for the calls to be few.
+# Few enough for every thread to have some, even where there are many.
 _CHUNK_ROWS = 1024
+# Enough rows for Python's part in a step to be small, and few enough to come back in good time to
+# whatever else waits for the thread.
+_CHUNKS_ON_ONE_THREAD = 2
 # Where a call costs much whatever its size: on a GPU, or to a server.
 _CHUNKS_IN_ONE_CALL = 32
 
@@ -221,9 +224,11 @@ class Imagination:
         products of this size are faster so than split over threads, which fork and join at each.
         """
         count = len(self._bounds) - 1
-        together = 1 if self._is_local else _CHUNKS_IN_ONE_CALL
-        calls = [range(i, min(i + together, count)) for i in range(0, count, together)]
         threads = torch.get_num_threads() if self._is_local else 1
+        most = _CHUNKS_IN_ONE_CALL
+        if self._is_local:
+            most = max(1, min(_CHUNKS_ON_ONE_THREAD, count // threads))
+        calls = [range(i, min(i + most, count)) for i in range(0, count, most)]
         if threads == 1 or len(calls) == 1:
             for call in calls:
                 imagine(call)

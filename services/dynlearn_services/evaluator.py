@@ -42,7 +42,7 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
     folder = home.evaluation(f"{version.name}-{version.version}-{Path(dataset).name}")
     home.require_writable(folder)
     version.verify()
-    model = DynamicsModel.load(version.folder, pick_device(config.device))
+    model = DynamicsModel.load(version.folder, pick_device(config.device), config.precision)
     columns, focus = describe_columns(store.header.environment, model.spec.observation_size)
     reward = LearnedReward.load(version.folder, model)
     evaluation = evaluate(
@@ -59,6 +59,7 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
             "learned from": training.dataset,
             "dataset": dataset,
             "dataset checksum": store.header.checksum,
+            "precision of prediction": config.precision,
         },
         evaluation,
         [],

@@ -230,7 +230,7 @@ def _dynamics(
         return
     version = Registry(home.models).resolve(config.model)
     version.verify()
-    model = DynamicsModel.load(version.folder, pick_device(config.device))
+    model = DynamicsModel.load(version.folder, pick_device(config.device), config.precision)
     _require_same_spaces(config.env, model.spec.observation_size, model.spec.action_space)
     model.require_full_state()
     learned = LearnedReward.load(version.folder, model) if config.reward == LEARNED else None

@@ -275,6 +275,21 @@ def test_a_saved_model_comes_back_bit_for_bit(
     assert sorted(path.name for path in tmp_path.iterdir()) == [SPEC_FILE, WEIGHTS_FILE]
 
 
+def test_a_model_can_predict_in_bfloat16(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model(hidden=(64, 64, 64), members=3)
+    model.save(tmp_path)
+    loaded = DynamicsModel.load(tmp_path, precision="bfloat16")
+    assert (model.precision, loaded.precision) == ("float32", "bfloat16")
+    exact, found = model.predict(*_rows(400)), loaded.predict(*_rows(400))
+    assert found.mean.dtype == found.covariance.dtype == torch.float32
+    difference = (found.mean - exact.mean).abs() / exact.std
+    assert 0 < difference.median() < 0.02
+    assert difference.max() < 0.2
+    np.testing.assert_allclose(found.std, exact.std, rtol=0.1)
+    steps = [each.rollout(torch.zeros(1, 3), torch.zeros(1, 3, 1, 2)) for each in (model, loaded)]
+    torch.testing.assert_close(*(each.particles for each in steps), rtol=0.1, atol=0.1)
+
+
 def test_the_same_model_makes_the_same_files(make_model: MakeModel, tmp_path: Path) -> None:
     contents = []
     for name in ("a", "b"):

@@ -75,6 +75,40 @@ def test_rows_in_pieces_are_mapped_as_all_at_once(rows: int) -> None:
     torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("rows", [1, 500])
+def test_bfloat16_rounds_what_is_between_the_hidden_layers(separate: bool, rows: int) -> None:
+    network, inputs = _network(activation="tanh", separate=separate), torch.randn(3, rows, 4)
+    with torch.no_grad():
+        exact = network.outputs(inputs)
+        network.use_bfloat16()
+        found = network.outputs(inputs)
+        expected = []
+        for perceptron in network.perceptrons:
+            first, middle, last = perceptron
+            assert first.weight.dtype == last.weight.dtype == torch.float32
+            assert middle.weight.dtype == torch.bfloat16
+            # Sums of six products: in float64 they are what bfloat16's own come to before rounding.
+            features = (inputs @ first.weight + first.bias).tanh().bfloat16().double()
+            features = features @ middle.weight.double() + middle.bias.double()
+            features = features.bfloat16().tanh().float()
+            expected.append(features @ last.weight + last.bias)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    # A sum that lies near the middle of two numbers may be rounded to either.
+    torch.testing.assert_close(found, torch.cat(expected, -1), rtol=0, atol=0.02)
+    assert (found - torch.cat(expected, -1)).abs().median() < 1e-5
+
+
+def test_with_one_hidden_layer_bfloat16_changes_nothing() -> None:
+    network = EnsembleNetwork(2, 4, (6,), Head("variance", 2))
+    network.initialize("lecun_uniform", _generators(0, 1))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.use_bfloat16()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("separate", [False, True])
 def test_a_members_gradient_touches_no_other_member(kind: str, separate: bool) -> None:

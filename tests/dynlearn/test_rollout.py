@@ -17,7 +17,6 @@ from dynlearn.rollout import (
     GroupedDynamics,
     Imagination,
     Trajectory,
-    finish,
     rollout,
     rollout_in_turns,
 )
@@ -196,13 +195,31 @@ def test_a_long_horizon_is_drawn_in_parts(
     assert len({step.noise.sum().item() for step in noises.steps}) == 9
 
 
-def test_turns_are_the_chunks(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("threads", "at_once", "turns"),
+    [(1, 1, 4), (1, 2, 2), (1, 3, 2), (2, 1, 2), (2, 9, 1), (9, 9, 1)],
+)
+def test_a_turn_is_some_chunks_on_every_thread(
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    at_once: int,
+    turns: int,
+) -> None:
     monkeypatch.setattr("dynlearn.rollout._CHUNK_ROWS", 10)
+    monkeypatch.setattr("dynlearn.rollout._CHUNKS_ON_ONE_THREAD", at_once)
     asked = make_model(), _random(2, 3), _random(2, 4, 3, 2, seed=1), 5, "ts1", 0
-    turns = rollout_in_turns(*asked)
-    for _ in range(4):
-        next(turns)
-    assert torch.equal(finish(turns).particles, rollout(*asked).particles)
+    expected = rollout(*asked).particles
+    torch.set_num_threads(threads)
+    try:
+        work = rollout_in_turns(*asked)
+        for _ in range(turns):
+            next(work)
+        with pytest.raises(StopIteration) as end:
+            next(work)
+    finally:
+        torch.set_num_threads(1)
+    torch.testing.assert_close(end.value.value.particles, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_call_takes_more_rows_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:

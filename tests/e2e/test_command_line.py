@@ -61,9 +61,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(home: Path, model: str = "slide") -> Iterator[str]:
+def serving(home: Path, model: str = "slide", *options: str) -> Iterator[str]:
     process = subprocess.Popen(
-        [*DYNLEARN, "serve", "--model", model, "--port", "0", "--home", str(home)],
+        [*DYNLEARN, "serve", "--model", model, *options, "--port", "0", "--home", str(home)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -99,6 +99,11 @@ def test_evaluate_agrees_with_the_metrics_of_training(home: Path) -> None:
     evaluated = dynlearn(home, "evaluate", "--model", "slide/1")
     published = json.loads((home / "models" / "slide" / "1" / "metrics.json").read_text())
     assert evaluated["nll"] == pytest.approx(published["nll"], rel=1e-6)
+    rounded = dynlearn(home, "evaluate", "--model", "slide/1", "--precision", "bfloat16")
+    assert 0 < abs(rounded["nll"] - evaluated["nll"]) < 0.5
+    assert rounded["rmse"] == pytest.approx(evaluated["rmse"], rel=0.1)
+    card = (Path(rounded["folder"]) / "README.md").read_text()
+    assert "| precision of prediction | bfloat16 |" in card
     assert (Path(evaluated["folder"]) / "figures" / "calibration.png").exists()
 
 
@@ -113,14 +118,25 @@ def test_served_predictions_are_the_models_own(home: Path) -> None:
     np.testing.assert_allclose(answer.covariance, expected.covariance.numpy(), rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("model", ["slide", "full"])
-def test_plans_over_http_and_in_process_are_the_same(home: Path, model: str) -> None:
+@pytest.mark.parametrize(("model", "precision"), [("slide", "float32"), ("full", "bfloat16")])
+def test_plans_over_http_and_in_process_are_the_same(
+    home: Path, model: str, precision: str
+) -> None:
     if model == "full":
-        tiny = ["--hidden", "16", "--members", "2", "--max-updates", "100", "--covariance", "full"]
+        tiny = [
+            "--hidden",
+            "16,16",
+            "--members",
+            "2",
+            "--max-updates",
+            "100",
+            "--covariance",
+            "full",
+        ]
         dynlearn(home, "train", "--dataset", "slide", "--model", "full", *tiny)
     options = ["--model", model, "--episodes", "2", "--particles", "2", *TINY_PLANNER]
-    local = dynlearn(home, "plan", *options, "--no-pictures")
-    with serving(home, model) as url:
+    local = dynlearn(home, "plan", *options, "--precision", precision, "--no-pictures")
+    with serving(home, model, "--precision", precision) as url:
         remote = dynlearn(home, "plan", *options, "--url", url)
     assert remote["returns"] == local["returns"]
     assert remote["version"] == "1"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlearn.config import Propagation
+from dynlearn.config import PredictionPrecision, Propagation
 from dynlearn.errors import InvalidInput, nearest
 from dynlearn.learned_reward import LearnedReward
 from dynlearn.mixture import Prediction
@@ -106,14 +106,16 @@ class LoadedModel:
             self._shapes[REWARD_MEAN] = [-1]
 
     @classmethod
-    def load(cls, version: ModelVersion, device: torch.device) -> "LoadedModel":
+    def load(
+        cls, version: ModelVersion, device: torch.device, precision: PredictionPrecision
+    ) -> "LoadedModel":
         """Read a published model.
 
         Raises:
             CorruptData: a file is gone, truncated or altered.
         """
         version.verify()
-        model = DynamicsModel.load(version.folder, device)
+        model = DynamicsModel.load(version.folder, device, precision)
         reward = LearnedReward.load(version.folder, model)
         return cls(version.name, version.version, model, reward)
 
@@ -279,6 +281,7 @@ class LoadedModel:
                 full_state=spec.full_state,
                 learned_reward=self.reward is not None,
                 context_size=self.context_size,
+                precision=self.model.precision,
                 rewards=rewards,
             ),
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from dynlearn.config import PredictionPrecision
 from dynlearn.errors import CorruptData, DynlearnError, InvalidInput, NotFound, Unavailable, nearest
 from dynlearn.registry import ModelVersion, Registry
 from dynlearn_services.server import freed_memory
@@ -63,6 +64,7 @@ class ServedModels:
         registry: Registry,
         references: Sequence[str],
         device: torch.device,
+        precision: PredictionPrecision,
         memory_limit_gib: float,
         metrics: Metrics,
     ):
@@ -75,6 +77,7 @@ class ServedModels:
         """
         self._registry = registry
         self._device = device
+        self._precision = precision
         self._limit = memory_limit_gib * _GIB
         self._metrics = metrics
         self._serves_all = not references
@@ -90,7 +93,7 @@ class ServedModels:
             served = _Served(reference)
             try:
                 version = registry.resolve(reference)
-                served.versions[version.version] = LoadedModel.load(version, device)
+                served.versions[version.version] = self._read(version)
             except DynlearnError as error:
                 if references:
                     raise
@@ -297,8 +300,11 @@ class ServedModels:
             )
         self._keep_within_limit()
 
+    def _read(self, version: ModelVersion) -> LoadedModel:
+        return LoadedModel.load(version, self._device, self._precision)
+
     def _load(self, served: _Served, version: ModelVersion) -> LoadedModel:
-        loaded = LoadedModel.load(version, self._device)
+        loaded = self._read(version)
         self._warm_up(loaded)
         served.versions[version.version] = loaded
         served.faults.pop(version.version, None)

@@ -45,6 +45,7 @@ class Service:
             Registry(registry_root),
             config.model,
             pick_device(config.device),
+            config.precision,
             config.memory_limit_gib,
             self.metrics,
         )

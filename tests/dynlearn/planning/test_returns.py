@@ -119,7 +119,7 @@ def test_no_tensor_grows_with_candidates_times_particles(
     make_model: Callable[..., DynamicsModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 400 candidates and 10 particles for 6 steps; at most 80 of the 4000 rows at once."""
-    monkeypatch.setattr("dynlearn.rollout._CHUNK_ROWS", 80)
+    monkeypatch.setattr("dynlearn.rollout._CHUNK_ROWS", 40)
     start, actions = torch.zeros(2, 3), torch.zeros(2, 200, 6, 2)
     for propagation in ("ts1", "tsinf", "moment_matching", "expectation"):
         with Largest(actions) as largest:

@@ -19,7 +19,7 @@ def serve(metrics):
     opened = []
 
     def serve(registry, *references, limit=LIMIT, warm=LoadedModel.warm_up):
-        models = ServedModels(registry, references, torch.device("cpu"), limit, metrics)
+        models = ServedModels(registry, references, torch.device("cpu"), "float32", limit, metrics)
         opened.append(models)
         models.open(warm)
         return models
@@ -44,12 +44,21 @@ def states(models):
 
 
 def test_nothing_answers_before_it_is_warm(arm, metrics):
-    models = ServedModels(arm, ["arm"], torch.device("cpu"), LIMIT, metrics)
+    models = ServedModels(arm, ["arm"], torch.device("cpu"), "float32", LIMIT, metrics)
     with pytest.raises(Unavailable, match="warming up"):
         models.find("arm")
     warmed = []
     models.open(lambda loaded: warmed.append(loaded.version))
     assert (models.find("arm").version, warmed) == ("2", ["2"])
+    models.close()
+
+
+def test_models_predict_in_the_precision_asked_for(arm, metrics):
+    models = ServedModels(arm, ["arm"], torch.device("cpu"), "bfloat16", LIMIT, metrics)
+    models.open(LoadedModel.warm_up)
+    for loaded in (models.find("arm"), models.load_version("arm", "1")):
+        assert loaded.model.precision == "bfloat16"
+        assert loaded.metadata([], {}).parameters.precision == "bfloat16"
     models.close()
 
 
@@ -236,8 +245,10 @@ def test_an_altered_version_is_refused_and_the_index_says_why(arm, serve):
 
 def test_what_cannot_be_served(arm, tmp_path, metrics):
     with pytest.raises(NotFound, match="did you mean arm"):
-        ServedModels(arm, ["arn"], torch.device("cpu"), LIMIT, metrics)
+        ServedModels(arm, ["arn"], torch.device("cpu"), "float32", LIMIT, metrics)
     with pytest.raises(InvalidInput, match="one reference to a model, got arm/1 and arm;"):
-        ServedModels(arm, ["arm/1", "arm"], torch.device("cpu"), LIMIT, metrics)
+        ServedModels(arm, ["arm/1", "arm"], torch.device("cpu"), "float32", LIMIT, metrics)
     with pytest.raises(NotFound, match="dynlearn train"):
-        ServedModels(Registry(tmp_path / "empty"), [], torch.device("cpu"), LIMIT, metrics)
+        ServedModels(
+            Registry(tmp_path / "empty"), [], torch.device("cpu"), "float32", LIMIT, metrics
+        )
