@@ -314,3 +314,12 @@ class PlanConfig(PlannerConfig):
     device: Device = Field("auto", description="auto takes CUDA where there is one")
     precision: PredictionPrecision = Field("float32", description=_PRECISION)
     seed: Seed = Field(0, description="seed of start states and of the planner")
+
+    @model_validator(mode="after")
+    def _a_server_has_its_own_precision(self) -> Self:
+        if self.url is not None and self.precision != "float32":
+            raise ValueError(
+                f"precision: expected no such option with url, got {self.precision}; give it to "
+                "`dynlearn serve`"
+            )
+        return self

@@ -123,3 +123,9 @@ def test_light_modules_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_a_server_plans_in_its_own_precision() -> None:
+    assert PlanConfig(model="m", precision="bfloat16").precision == "bfloat16"
+    with pytest.raises(ValidationError, match="give it to `dynlearn serve`"):
+        PlanConfig(model="m", precision="bfloat16", url="http://127.0.0.1:8000")
