@@ -187,7 +187,8 @@ class TrainConfig(Config):
     member_groups: int | None = Field(
         None,
         ge=1,
-        description="groups of members trained side by side on a CPU; absent: as suits their size",
+        description="groups of members trained side by side on a CPU; absent: as suits their size "
+        "and the threads",
     )
     workers: int = Field(
         1,

@@ -28,14 +28,12 @@ from dynlearn.member_group import (
     view_members,
 )
 from dynlearn.model import DynamicsModel
-from dynlearn.side_by_side import SideBySide
+from dynlearn.side_by_side import SideBySide, groups_for_threads
 from dynlearn.stopping import EarlyStopping
 from dynlearn.transitions import Transitions
 
 # Between two looks at whether to stop; every look is a rendezvous of the groups.
 _SECONDS_BETWEEN_LOOKS = 1.5
-# Of one member in one update's forward pass; measured on two cores with AVX-512.
-_MULTIPLICATIONS_FOR_PAIRS = 2**24
 
 
 @dataclass(frozen=True)
@@ -289,19 +287,16 @@ def choose_elites(measure: Tensor, elites: int | None) -> list[int]:
 
 
 def _group_count(config: TrainConfig, model: DynamicsModel) -> int:
-    """Return into how many groups the members are parted: on a CPU pairs, where they are large.
-
-    Members that are small are faster all in one product, as they are on a GPU.
-    """
+    """Return into how many groups the members are parted: one on a GPU."""
     if config.workers > 1:
         return config.workers
     if config.member_groups is not None:
         return config.member_groups
+    if model.device.type != "cpu":
+        return 1
     weights = sum(parameter.numel() for parameter in model.network.parameters())
-    multiplications = weights // model.members * config.batch_size
-    if model.device.type == "cpu" and multiplications >= _MULTIPLICATIONS_FOR_PAIRS:
-        return (model.members + 1) // 2
-    return 1
+    multiplications = weights / model.members * config.batch_size
+    return groups_for_threads(model.members, multiplications, torch.get_num_threads())
 
 
 def _even_parts(members: int, count: int) -> list[slice]:

@@ -298,16 +298,16 @@ def _two_threads() -> Any:
     torch.set_num_threads(threads)
 
 
-def test_members_are_parted_in_pairs_where_they_are_large(
-    make_trainer: Callable[..., Trainer],
-) -> None:
+@pytest.mark.usefixtures("_two_threads")
+def test_large_members_are_parted_over_threads(make_trainer: Callable[..., Trainer]) -> None:
     def sizes(**options: object) -> list[int]:
         return [len(group.members) for group in make_trainer(**options).groups]
 
     assert sizes(members=5) == [5]
     assert sizes(members=5, member_groups=2) == [2, 3]
     assert sizes(members=5, workers=4) == [1, 1, 2, 1]
-    # 256² weights for each of 256 rows are 2²⁴ multiplications.
-    large = {"hidden": (256, 256), "batch_size": 256}
+    # 256² weights for each of 512 rows are 2²⁵ multiplications.
+    large = {"hidden": (256, 256), "batch_size": 512}
     assert sizes(members=5, **large) == [2, 1, 2]
+    assert sizes(members=6, **large) == [3, 3]
     assert sizes(members=1, **large) == [1]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dynlearn.member_group import GroupMeasures
-from dynlearn.side_by_side import SideBySide
+from dynlearn.side_by_side import SideBySide, groups_for_threads
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +95,19 @@ def test_a_fault_in_a_group_comes_out_and_leaves_no_trace(threads: int) -> None:
     ):
         crew.advance(8)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("members", "multiplications", "threads", "expected"),
+    [
+        # 5 × (4 × 200) on a minibatch of 256, which two threads train in 2 + 2 + 1.
+        (5, 35e6, 1, 1), (5, 35e6, 2, 3), (5, 35e6, 4, 5), (5, 35e6, 16, 5),
+        (4, 35e6, 2, 2), (6, 35e6, 2, 2), (10, 35e6, 2, 2), (1, 35e6, 2, 1),
+        # 5 × (3 × 128), and 5 × (2 × 32).
+        (5, 8.9e6, 2, 2), (5, 0.3e6, 2, 1),
+    ],
+)  # fmt: skip
+def test_groups_keep_the_threads_busy(
+    members: int, multiplications: float, threads: int, expected: int
+) -> None:
+    assert groups_for_threads(members, multiplications, threads) == expected
