@@ -126,6 +126,9 @@ class MemberGroup:
             start = self._begin_update() * self.batch_size
             self._step(self._order[:, start : start + self.batch_size])
             self.update += 1
+        if self.totals.is_cuda:
+            # Who asked wants to know how long it took.
+            torch.cuda.synchronize(self.totals.device)
 
     @torch.no_grad()
     def validate(self) -> GroupMeasures:
