@@ -248,8 +248,8 @@ class DynamicsModel(nn.Module):
         Args:
             folder: as `save` has written it.
             device: where to predict.
-            precision: of the products between hidden layers. In bfloat16 they are some times faster
-                where the processor has units for it; tensors that go in and come out are float32.
+            precision: of the products between hidden layers. bfloat16 is rougher, and faster where
+                the processor has units for it; tensors that go in and come out are float32.
 
         Raises:
             NotFound: there is no model.

@@ -89,7 +89,7 @@ class EnsemblePerceptron(nn.Sequential):
         layers = [EnsembleLinear(members, a, [b]) for a, b in pairwise(widths)]
         super().__init__(*layers, EnsembleLinear(members, widths[-1], blocks))
         self._activation = activation
-        self._rows = _ROWS_NEAR_THE_CORE
+        self._rows_at_once = _ROWS_NEAR_THE_CORE
 
     def use_bfloat16(self) -> None:
         """Round the weights between hidden layers to bfloat16 and multiply in it; for prediction.
@@ -99,16 +99,16 @@ class EnsemblePerceptron(nn.Sequential):
         """
         for layer in tuple(self.children())[1:-1]:
             layer.to(torch.bfloat16)
-        self._rows = 2 * _ROWS_NEAR_THE_CORE
+        self._rows_at_once = 2 * _ROWS_NEAR_THE_CORE
 
     def forward(self, features: Tensor) -> Tensor:
         """Map inputs [E, B, I] to outputs [E, B, sum of blocks]."""
         if torch.is_grad_enabled():
             return self._map(features, _ACTIVATIONS[self._activation])
         activate = _ACTIVATIONS_IN_PLACE[self._activation]
-        if features.device.type != "cpu" or features.shape[1] <= self._rows:
+        if features.device.type != "cpu" or features.shape[1] <= self._rows_at_once:
             return self._map(features, activate)
-        pieces = features.chunk(-(-features.shape[1] // self._rows), 1)
+        pieces = features.chunk(-(-features.shape[1] // self._rows_at_once), 1)
         return torch.cat([self._map(piece, activate) for piece in pieces], 1)
 
     def _map(self, features: Tensor, activate: Callable[[Tensor], Tensor]) -> Tensor:

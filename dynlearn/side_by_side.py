@@ -15,8 +15,8 @@ _UPDATES_AT_A_TIME = 4
 # What a group takes at each update beside its members' products, as so many multiplications of a
 # forward pass, and below how many of a member's all are faster in one group, whose products torch
 # itself splits. Measured on two cores with AVX-512.
-_OVERHEAD = 24e6
-_FEW = 2e6
+_GROUP_OVERHEAD = 24e6
+_ONE_GROUP_BELOW = 2e6
 
 
 class SideBySide:
@@ -78,11 +78,11 @@ def groups_for_threads(members: int, multiplications: float, threads: int) -> in
         multiplications: of a member in the forward pass of an update.
         threads: how many there are.
     """
-    if multiplications < _FEW:
+    if multiplications < _ONE_GROUP_BELOW:
         return 1
 
     def time(groups: int) -> float:
-        longest = _OVERHEAD + -(-members // groups) * multiplications
-        return max(longest, (groups * _OVERHEAD + members * multiplications) / threads)
+        longest = _GROUP_OVERHEAD + -(-members // groups) * multiplications
+        return max(longest, (groups * _GROUP_OVERHEAD + members * multiplications) / threads)
 
     return min(range(1, members + 1), key=time)

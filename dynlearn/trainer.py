@@ -141,14 +141,14 @@ class Trainer:
         elif checkpoint is not None:
             self.save(checkpoint)
         started = (time.perf_counter(), self.update)
-        at_most = 1
+        most_updates = 1
         with SideBySide(self.groups, self._threads()) as groups:
             while self.update < self.config.max_updates and not self.stopping.all_stopped:
-                updates = min(at_most, self._updates_to_next_event())
+                updates = min(most_updates, self._updates_to_next_event())
                 began = time.perf_counter()
                 groups.advance(updates)
                 per_update = (time.perf_counter() - began) / updates
-                at_most = max(1, int(_SECONDS_BETWEEN_LOOKS / per_update))
+                most_updates = max(1, int(_SECONDS_BETWEEN_LOOKS / per_update))
                 self.update += updates
                 at_end = self.update == self.config.max_updates
                 if at_end or self.update % self.config.validate_every == 0:

@@ -123,16 +123,8 @@ def test_plans_over_http_and_in_process_are_the_same(
     home: Path, model: str, precision: str
 ) -> None:
     if model == "full":
-        tiny = [
-            "--hidden",
-            "16,16",
-            "--members",
-            "2",
-            "--max-updates",
-            "100",
-            "--covariance",
-            "full",
-        ]
+        tiny = ["--hidden", "16,16", "--members", "2", "--max-updates", "100"]
+        tiny += ["--covariance", "full"]
         dynlearn(home, "train", "--dataset", "slide", "--model", "full", *tiny)
     options = ["--model", model, "--episodes", "2", "--particles", "2", *TINY_PLANNER]
     local = dynlearn(home, "plan", *options, "--precision", precision, "--no-pictures")

@@ -221,6 +221,7 @@ def test_a_pinned_model_is_loaded_as_it_was_pinned(arm, serve):
     assert models.find("arm").version == "1"
     models.unload("arm")
     models.load("arm")
+    # Two looks at the registry, whose champion is another.
     time.sleep(0.6)
     assert models.find("arm").version == "1"
 
