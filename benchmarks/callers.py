@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynlearn.wire import Message
+from dynlearn.protocol.messages import Message
 
 _HEADERS_END = b"\r\n\r\n"
 

@@ -16,8 +16,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from benchmarks.data.table import Array, Table
+from dynlearn.distributions.mixture import Distribution
 from dynlearn.evaluation.figures import save_figure
-from dynlearn.mixture import Distribution
 
 Color = str | tuple[float, float, float, float]
 

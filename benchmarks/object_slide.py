@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from dynlearn.config import CollectConfig, TrainConfig
-from dynlearn.store import DatasetHeader, EpisodeStore
-from dynlearn.training import fit, model_spec
-from dynlearn.transitions import Transitions, cut_transitions
-from dynlearn_services.collector import collect
-from dynlearn_services.local_ray import ray_cluster
+from dynlearn.data.store import DatasetHeader, EpisodeStore
+from dynlearn.data.transitions import Transitions, cut_transitions
+from dynlearn.training.dataset import fit, model_spec
+from dynlearn_services.collection.run import collect
+from dynlearn_services.ray_cluster import ray_cluster
 
 # RMSE and LL of Table 2, at 1.17 million updates.
 PAPER = {

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from dynlearn.model import DynamicsModel
+from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.registry import Registry
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import markdown_table
-from dynlearn.affine import members_affine, onednn_is_faster
+from dynlearn.models.affine import members_affine, onednn_is_faster
 
 # Operands of a product that fills the machine, and of a layer of five members.
 _SHAPES = {

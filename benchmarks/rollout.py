@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.race import Contender, Lap, Turn, race
 from benchmarks.report import markdown_table, print_figures, run_command
 from dynlearn.config import PredictionPrecision, Propagation
-from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel, ModelSpec
 from dynlearn.planning import estimate_returns
 from dynlearn.spaces import BoxSpace, ObservationSpace
 

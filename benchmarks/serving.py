@@ -42,12 +42,12 @@ from benchmarks.rollout import (
     make_model,
 )
 from dynlearn.config import ServeConfig
-from dynlearn.model import DynamicsModel
+from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.planning import estimate_returns
-from dynlearn.protocol import OUTPUTS
+from dynlearn.protocol.documents import OUTPUTS
+from dynlearn.protocol.messages import Array, Message, encode_request
 from dynlearn.registry import Registry
 from dynlearn.task import find_task
-from dynlearn.wire import Array, Message, encode_request
 from dynlearn_services.server import serve
 
 BUDGETS = {"small": 5, "full": 30}

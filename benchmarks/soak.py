@@ -20,8 +20,8 @@ from benchmarks.callers import keep_asking
 from benchmarks.report import print_figures, run_command
 from benchmarks.rollout import make_model
 from benchmarks.serving import INFER, NAMES, make_rows, running_process, serve_models
+from dynlearn.protocol.messages import Message, encode_request
 from dynlearn.registry import Registry
-from dynlearn.wire import Message, encode_request
 
 # Seconds.
 BUDGETS = {"small": 60, "full": 600}

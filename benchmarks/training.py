@@ -24,16 +24,16 @@ from benchmarks.products import measure_products
 from benchmarks.race import Contender, Lap, Turn, race
 from benchmarks.report import markdown_table, print_figures, run_command
 from dynlearn.config import TrainConfig
-from dynlearn.heads import Head
-from dynlearn.member_group import MemberGroup, TrainingData
-from dynlearn.mixture import Distribution
-from dynlearn.model import DynamicsModel
-from dynlearn.networks import EnsembleNetwork
-from dynlearn.scaling import Scaler
+from dynlearn.data.transitions import Transitions
+from dynlearn.distributions.mixture import Distribution
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.heads import Head
+from dynlearn.models.networks import EnsembleNetwork
+from dynlearn.models.scaling import Scaler
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.trainer import Trainer
-from dynlearn.training import model_spec
-from dynlearn.transitions import Transitions
+from dynlearn.training.dataset import model_spec
+from dynlearn.training.member_group import MemberGroup, TrainingData
+from dynlearn.training.trainer import Trainer
 
 BUDGETS = {"small": 8, "full": 40}
 OBSERVATION, ACTION = 28, 4

@@ -32,10 +32,10 @@ from benchmarks.report import (
     write_results,
 )
 from dynlearn.config import TrainConfig
-from dynlearn.heads import Head
-from dynlearn.member_group import MemberGroup, TrainingData
-from dynlearn.networks import EnsembleNetwork
+from dynlearn.models.heads import Head
+from dynlearn.models.networks import EnsembleNetwork
 from dynlearn.objectives import make_objective
+from dynlearn.training.member_group import MemberGroup, TrainingData
 
 OBJECTIVES: dict[str, dict[str, object]] = {
     "beta=0": {"objective": "nll"},

@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from dynlearn.client import AsyncDynamicsClient as AsyncDynamicsClient
     from dynlearn.client import DynamicsClient as DynamicsClient
     from dynlearn.config import TrainConfig as TrainConfig
-    from dynlearn.model import DynamicsModel as DynamicsModel
+    from dynlearn.data.store import EpisodeStore as EpisodeStore
+    from dynlearn.models.dynamics import DynamicsModel as DynamicsModel
     from dynlearn.registry import Registry as Registry
-    from dynlearn.store import EpisodeStore as EpisodeStore
-    from dynlearn.training import train as train
+    from dynlearn.training.dataset import train as train
 
 _MODULES = {
     "AsyncDynamicsClient": "dynlearn.client",
     "DynamicsClient": "dynlearn.client",
-    "DynamicsModel": "dynlearn.model",
-    "EpisodeStore": "dynlearn.store",
+    "DynamicsModel": "dynlearn.models.dynamics",
+    "EpisodeStore": "dynlearn.data.store",
     "Registry": "dynlearn.registry",
     "TrainConfig": "dynlearn.config",
-    "train": "dynlearn.training",
+    "train": "dynlearn.training.dataset",
 }
 
 __all__ = [

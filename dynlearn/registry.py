@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynlearn.checkpoint import write_bytes
-from dynlearn.checksums import verify_checksums, write_checksums
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, nearest
-from dynlearn.home import check_name
+from dynlearn.storage.checksums import verify_checksums, write_checksums
+from dynlearn.storage.files import check_name, write_bytes
 
 CHAMPION = "champion"
 _ALIASES = "aliases"

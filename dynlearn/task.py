@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "dynlearn.tasks"
 
+LEARNED = "learned"
+"""What a learned reward is called where rewards have names."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -118,3 +121,11 @@ def find_task(environment: str) -> Task:
             f"{ENTRY_POINT_GROUP})"
         )
     return tasks[environment]
+
+
+def describe_columns(environment: str, size: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return a label for each of ``size`` observation columns, and the task's target columns."""
+    task = installed_tasks().get(environment)
+    if task is None or len(task.observation_columns) != size:
+        return bare_task(environment, size).observation_columns, ()
+    return task.column_labels, task.target_columns

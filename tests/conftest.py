@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dynlearn_services.local_ray import ray_cluster
+from dynlearn_services.ray_cluster import ray_cluster
 
 
 @pytest.fixture(scope="session")

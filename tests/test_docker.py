@@ -16,7 +16,7 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 from dynlearn.config import ServeConfig
-from dynlearn.home import Home
+from dynlearn_services.home import Home
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sysconfig.get_path("scripts"))

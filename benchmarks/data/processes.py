@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.data.table import Array, Table
-from dynlearn.gaussian import FullGaussian
+from dynlearn.distributions.gaussian import FullGaussian
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from benchmarks.data.processes import Process, Samples, detlefsen, nn_constant, sine, spiral
 from benchmarks.data.table import Array, shuffle_split
+from dynlearn.distributions.gaussian import FullGaussian, kl_divergence, wasserstein
+from dynlearn.distributions.mixture import Distribution
 from dynlearn.errors import NotFound, nearest
-from dynlearn.gaussian import FullGaussian, kl_divergence, wasserstein
-from dynlearn.mixture import Distribution
 
 # The scale of Trustable's normalised Wasserstein distance.
 _WASSERSTEIN_SCALE = 0.17

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.data.table import Array, Rows, Table, shuffle_split
 from dynlearn.errors import CorruptData, NotFound, nearest
-from dynlearn.scaling import Scaler
+from dynlearn.models.scaling import Scaler
 
 
 @dataclass(frozen=True)

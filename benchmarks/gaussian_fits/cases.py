@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlearn.gaussian import FullGaussian
-from dynlearn.square_root import lower_root
+from dynlearn.distributions.gaussian import FullGaussian
+from dynlearn.trust_region.square_root import lower_root
 
 _DIMENSIONS = 10
 _MEAN_RANGE = 5.0

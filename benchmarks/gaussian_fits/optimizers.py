@@ -20,9 +20,9 @@ from torch import Tensor
 
 from benchmarks.gaussian_fits.cases import Moments
 from benchmarks.gaussian_fits.parametrisations import Parametrisation, Spectrum, eigenvalues
-from dynlearn.gaussian import FullGaussian
-from dynlearn.square_root import lower_root
+from dynlearn.distributions.gaussian import FullGaussian
 from dynlearn.trust_region import TrustRegion
+from dynlearn.trust_region.square_root import lower_root
 
 _ADAM_EPSILON = 1e-7
 _RIDGE = 1e-7

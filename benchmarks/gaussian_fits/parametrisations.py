@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dynlearn.square_root import lower_root
+from dynlearn.trust_region.square_root import lower_root
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from benchmarks.gaussian_fits.optimizers import (
 )
 from benchmarks.gaussian_fits.parametrisations import PARAMETRISATIONS
 from dynlearn.config import TrustRegionMetric
-from dynlearn.gaussian import FullGaussian, concatenate, kl_divergence
+from dynlearn.distributions.gaussian import FullGaussian, concatenate, kl_divergence
 from dynlearn.trust_region import TrustRegion
 
 _MINIBATCHES = 8

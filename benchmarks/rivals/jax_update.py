@@ -15,10 +15,10 @@ import optax
 from numpy.typing import NDArray
 
 from benchmarks.race import Turn
-from dynlearn.heads import MAX_VARIANCE, MIN_VARIANCE
-from dynlearn.member_group import MemberGroup
-from dynlearn.networks import EnsembleLinear
+from dynlearn.models.heads import MAX_VARIANCE, MIN_VARIANCE
+from dynlearn.models.networks import EnsembleLinear
 from dynlearn.objectives import BetaNLL
+from dynlearn.training.member_group import MemberGroup
 
 Array = NDArray[np.float32]
 # So that a raw zero gives a variance of one.

@@ -7,7 +7,7 @@ from mbrl.util.replay_buffer import BootstrapIterator, TransitionIterator
 
 from benchmarks.race import Turn
 from dynlearn.config import TrainConfig
-from dynlearn.transitions import Transitions
+from dynlearn.data.transitions import Transitions
 
 
 def train(config: TrainConfig, train: Transitions, validation: Transitions, turn: Turn) -> None:

@@ -7,8 +7,8 @@ from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from dynlearn.model import DynamicsModel
-from dynlearn.protocol import OUTPUTS
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.protocol.documents import OUTPUTS
 
 
 class Dynamics(MLModel):  # type: ignore[misc]

@@ -17,14 +17,15 @@ from torch import Tensor
 from benchmarks.data.synthetic import load, score
 from benchmarks.data.table import Array
 from benchmarks.synthetic_fits.recipes import Job
-from dynlearn.checkpoint import load_state, save_state, write_bytes
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian, Gaussian
-from dynlearn.heads import Head
-from dynlearn.member_group import MemberGroup, TrainingData
-from dynlearn.mixture import Distribution
-from dynlearn.networks import EnsembleNetwork
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian, Gaussian
+from dynlearn.distributions.mixture import Distribution
+from dynlearn.models.heads import Head
+from dynlearn.models.networks import EnsembleNetwork
+from dynlearn.models.scaling import Scaler
 from dynlearn.objectives import make_objective
-from dynlearn.scaling import Scaler
+from dynlearn.storage.files import write_bytes
+from dynlearn.storage.tensors import load_state, save_state
+from dynlearn.training.member_group import MemberGroup, TrainingData
 
 _TIMES = 40
 _MOST_POINTS = 1000

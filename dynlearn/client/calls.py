@@ -24,7 +24,7 @@ from dynlearn.client.answers import (
 )
 from dynlearn.client.exchange import Deadline, Exchange, Server
 from dynlearn.errors import CorruptData, InvalidInput, Unavailable, nearest
-from dynlearn.protocol import (
+from dynlearn.protocol.documents import (
     OUTPUTS,
     REWARD_MEAN,
     ROLLOUT_OUTPUTS,
@@ -32,8 +32,14 @@ from dynlearn.protocol import (
     SAMPLE_MEMBER,
     ModelMetadata,
 )
+from dynlearn.protocol.messages import (
+    HEADER_LENGTH,
+    Array,
+    Message,
+    decode_response,
+    encode_request,
+)
 from dynlearn.spaces import DiscreteSpace
-from dynlearn.wire import HEADER_LENGTH, Array, Message, decode_response, encode_request
 
 
 class ModelCalls:

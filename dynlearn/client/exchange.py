@@ -29,7 +29,7 @@ from dynlearn.errors import (
     Unauthorized,
     Unavailable,
 )
-from dynlearn.wire import Message
+from dynlearn.protocol.messages import Message
 
 KEPT = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=30)
 FRESH = httpx.Limits(max_connections=100, max_keepalive_connections=0)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from dynlearn.checkpoint import write_bytes, write_json
 from dynlearn.evaluation.figures import draw_figures
 from dynlearn.evaluation.measures import Evaluation, Metrics
-from dynlearn.heads import HeadKind
-from dynlearn.model import ModelSpec
+from dynlearn.models.dynamics import ModelSpec
+from dynlearn.models.heads import HeadKind
+from dynlearn.storage.files import write_bytes, write_json
 
 METRICS_FILE = "metrics.json"
 _CAPTIONS = {

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dynlearn.episodes import EpisodeTable
+from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.transitions import cut_transitions, cut_windows
 from dynlearn.errors import InvalidInput
 from dynlearn.evaluation.one_step import one_step
 from dynlearn.evaluation.open_loop import OpenLoop, open_loop
-from dynlearn.learned_reward import LearnedReward
-from dynlearn.model import DynamicsModel
-from dynlearn.transitions import cut_transitions, cut_windows
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.reward import LearnedReward
 
 COVERAGE_LEVELS = (0.5, 0.9, 0.95)
 CURVE_LEVELS = (*tuple(round(0.05 * k, 2) for k in range(1, 20)), 0.99)

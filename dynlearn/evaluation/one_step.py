@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dynlearn.data.transitions import Transitions
+from dynlearn.distributions.mixture import Prediction
 from dynlearn.errors import NumericalFailure
-from dynlearn.mixture import Prediction
-from dynlearn.model import DynamicsModel
-from dynlearn.transitions import Transitions
+from dynlearn.models.dynamics import DynamicsModel
 
 # Few enough that the members' D × D matrices of a chunk fit into memory.
 _CHUNK = 2_048

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dynlearn.data.transitions import Windows
 from dynlearn.errors import NumericalFailure
-from dynlearn.model import DynamicsModel
-from dynlearn.transitions import Windows
+from dynlearn.models.dynamics import DynamicsModel
 
 _PARTICLES = 20
 _CHUNK = 256

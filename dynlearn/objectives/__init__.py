@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dynlearn.config import ObjectiveName, TrainConfig
-from dynlearn.objectives.likelihood import NLL, BetaNLL
+from dynlearn.objectives.likelihood import NLL, BetaNLL, StudentTNLL
 from dynlearn.objectives.moments import MSE, MomentMatching
 from dynlearn.objectives.objective import Objective
-from dynlearn.objectives.student_t import StudentTNLL
 from dynlearn.objectives.trustable import Trustable, TrustRegionNLL
 from dynlearn.objectives.variational import VBEM, XVAMP
 from dynlearn.trust_region import TrustRegion

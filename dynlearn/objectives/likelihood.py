@@ -1,13 +1,13 @@
-"""Negative log-likelihood, plain and weighted by the predicted variance (β-NLL)."""
+"""Negative log-likelihood: plain, weighted by the predicted variance (β-NLL), of Student's t."""
 
 from torch import Tensor
 
 from dynlearn.config import Covariance
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian
-from dynlearn.heads import HeadKind
-from dynlearn.mixture import Distribution
-from dynlearn.objectives.objective import Objective
-from dynlearn.objectives.variance_weight import weighted_nll
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian
+from dynlearn.distributions.mixture import Distribution
+from dynlearn.models.heads import HeadKind
+from dynlearn.objectives.objective import Objective, require_diagonal
+from dynlearn.objectives.weighted_losses import weighted_nll
 
 
 class NLL(Objective):
@@ -44,3 +44,15 @@ class BetaNLL(NLL):
         """
         assert isinstance(prediction, DiagonalGaussian | FullGaussian)
         return weighted_nll(prediction, target, self.beta).mean(-1)
+
+
+class StudentTNLL(NLL):
+    """Negative log-likelihood of a Student's t in each dimension (Detlefsen et al. 2019).
+
+    The network says how sure it is of the precision that it predicts, and outliers pull less.
+    """
+
+    def head(self, covariance: Covariance) -> HeadKind:
+        """Return the head of a gamma distribution over the precision."""
+        require_diagonal(covariance, "student_t")
+        return "student_t"

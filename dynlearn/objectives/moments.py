@@ -3,24 +3,10 @@
 from torch import Tensor
 
 from dynlearn.config import Covariance
-from dynlearn.errors import InvalidInput
-from dynlearn.gaussian import DiagonalGaussian
-from dynlearn.heads import HeadKind
-from dynlearn.mixture import Distribution
-from dynlearn.objectives.objective import Objective
-
-
-def require_diagonal(covariance: Covariance, objective: str) -> None:
-    """Check that a diagonal covariance is asked for.
-
-    Raises:
-        InvalidInput: it is not.
-    """
-    if covariance != "diagonal":
-        raise InvalidInput(
-            f"expected a diagonal covariance with {objective}, got {covariance}; "
-            "take nll, beta_nll, trust_region_nll or trustable for a full one"
-        )
+from dynlearn.distributions.gaussian import DiagonalGaussian
+from dynlearn.distributions.mixture import Distribution
+from dynlearn.models.heads import HeadKind
+from dynlearn.objectives.objective import Objective, require_diagonal
 
 
 class MSE(Objective):

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from dynlearn.config import Covariance
-from dynlearn.heads import HeadKind
-from dynlearn.mixture import Distribution
-from dynlearn.networks import EnsembleNetwork
+from dynlearn.distributions.mixture import Distribution
+from dynlearn.errors import InvalidInput
+from dynlearn.models.heads import HeadKind
+from dynlearn.models.networks import EnsembleNetwork
 
 
 class Objective(nn.Module):
@@ -53,3 +54,16 @@ class Objective(nn.Module):
             sample_ids: which sample each row is, stable over epochs and resamples, [E, B].
         """
         raise NotImplementedError
+
+
+def require_diagonal(covariance: Covariance, objective: str) -> None:
+    """Check that a diagonal covariance is asked for.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if covariance != "diagonal":
+        raise InvalidInput(
+            f"expected a diagonal covariance with {objective}, got {covariance}; "
+            "take nll, beta_nll, trust_region_nll or trustable for a full one"
+        )

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from dynlearn.config import Covariance
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian, Gaussian, wasserstein
-from dynlearn.heads import HeadKind
-from dynlearn.mixture import Distribution
-from dynlearn.networks import EnsembleNetwork
-from dynlearn.objectives.memory import SampleMemory, SnapshotMemory
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian, Gaussian, wasserstein
+from dynlearn.distributions.mixture import Distribution
+from dynlearn.models.heads import HeadKind
+from dynlearn.models.networks import EnsembleNetwork
 from dynlearn.objectives.objective import Objective
-from dynlearn.objectives.variance_weight import weighted_divergence
+from dynlearn.objectives.old_distributions import SampleMemory, SnapshotMemory
+from dynlearn.objectives.weighted_losses import weighted_divergence
 from dynlearn.trust_region import TrustRegion
 
 

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from dynlearn.config import Covariance
-from dynlearn.heads import HeadKind
-from dynlearn.mixture import Distribution
-from dynlearn.networks import EnsembleNetwork
-from dynlearn.objectives.moments import require_diagonal
-from dynlearn.objectives.objective import Objective
+from dynlearn.distributions.mixture import Distribution
+from dynlearn.distributions.student_t import StudentT, VariationalStudentT
+from dynlearn.models.heads import HeadKind
+from dynlearn.models.networks import EnsembleNetwork
+from dynlearn.objectives.objective import Objective, require_diagonal
 from dynlearn.seeds import derived_generator
-from dynlearn.student_t import StudentT, VariationalStudentT
 
 _DRAWS = 20
 _COMPONENTS = 100

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dynlearn.config import PlannerConfig
 from dynlearn.errors import InvalidInput, NumericalFailure
-from dynlearn.planning.returns import estimate_returns
-from dynlearn.rollout import Dynamics, seeded
+from dynlearn.rollout.imagination import Dynamics, seeded
+from dynlearn.rollout.returns import estimate_returns
 from dynlearn.spaces import ActionSpace, BoxSpace
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from dynlearn.client import DynamicsClient, RemotePrediction
 from dynlearn.config import Propagation
+from dynlearn.distributions.gaussian import FullGaussian
 from dynlearn.errors import InvalidInput, Unavailable
-from dynlearn.gaussian import FullGaussian
-from dynlearn.learned_reward import LEARNED
-from dynlearn.planning.returns import Returns
+from dynlearn.rollout.returns import Returns
 from dynlearn.spaces import DiscreteSpace
+from dynlearn.task import LEARNED
 
 
 class RemoteDynamics:
-    """The `dynlearn.rollout.Dynamics` of a served model; the server's members, the caller's noise.
+    """A served model as dynamics for rollouts; the server's members, the caller's noise.
 
     With the same seed a rollout is the one that the model gives in process, to float rounding.
     """

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dynlearn.config import TrustRegionMetric
+from dynlearn.distributions.gaussian import FullGaussian, Gaussian
 from dynlearn.errors import InvalidInput, nearest
-from dynlearn.gaussian import FullGaussian, Gaussian
 from dynlearn.trust_region import frobenius, kl, wasserstein
 from dynlearn.trust_region import mean as mean_part
 

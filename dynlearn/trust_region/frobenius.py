@@ -10,9 +10,9 @@ Shapes: D dimensions, ``...`` any batch dimensions; all in float64.
 import torch
 from torch import Tensor
 
-from dynlearn.gaussian import FullGaussian, Gaussian
-from dynlearn.square_root import lower_root
+from dynlearn.distributions.gaussian import FullGaussian, Gaussian
 from dynlearn.trust_region.bound import pull, replace_beyond
+from dynlearn.trust_region.square_root import lower_root
 
 
 def distance(new: Gaussian, old: Gaussian) -> Tensor:

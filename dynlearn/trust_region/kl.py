@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dynlearn.gaussian import FullGaussian, Gaussian
-from dynlearn.square_root import lower_root
+from dynlearn.distributions.gaussian import FullGaussian, Gaussian
 from dynlearn.trust_region.bound import replace_beyond
+from dynlearn.trust_region.square_root import lower_root
 
 _NEWTON_STEPS = 13
 _CLOSE = 1e-8

@@ -6,7 +6,7 @@ Shapes: D dimensions, ``...`` any batch dimensions; all in float64.
 import torch
 from torch import Tensor
 
-from dynlearn.gaussian import FullGaussian, Gaussian
+from dynlearn.distributions.gaussian import FullGaussian, Gaussian
 from dynlearn.trust_region.bound import pull, replace_beyond
 
 

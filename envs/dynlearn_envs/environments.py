@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dynlearn.errors import InvalidInput, NotFound, nearest
 from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
-from dynlearn_envs.fetch import FETCH_PICK_AND_PLACE
+from dynlearn_envs.fetch_pick_and_place.task import FETCH_PICK_AND_PLACE
 from dynlearn_envs.registration import OBJECT_SLIDE, register_environments
 
 Environment = gymnasium.Env[Any, Any]

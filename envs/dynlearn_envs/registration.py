@@ -11,7 +11,7 @@ def register_environments() -> None:
         return
     gymnasium.register(
         id=OBJECT_SLIDE,
-        entry_point="dynlearn_envs.object_slide:ObjectSlideEnv",
-        vector_entry_point="dynlearn_envs.object_slide:ObjectSlideVectorEnv",
+        entry_point="dynlearn_envs.object_slide.environment:ObjectSlideEnv",
+        vector_entry_point="dynlearn_envs.object_slide.environment:ObjectSlideVectorEnv",
         max_episode_steps=30,
     )

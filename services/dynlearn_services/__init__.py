@@ -10,7 +10,7 @@ def main() -> None:
     # process has one of the cores, training falls to a tenth of its speed.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        from dynlearn_services.cli import run
+        from dynlearn_services.cli.app import run
     except ModuleNotFoundError as error:
         sys.exit(
             f"error: expected the package {error.name}, got none; "

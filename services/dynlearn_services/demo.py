@@ -18,24 +18,24 @@ from torch import Tensor
 
 from dynlearn.client import DynamicsClient
 from dynlearn.config import CollectConfig, PlanConfig, ServeConfig, TrainConfig
+from dynlearn.data.store import EpisodeStore
+from dynlearn.data.transitions import cut_transitions
 from dynlearn.errors import InvalidInput, nearest
 from dynlearn.evaluation import Metrics
-from dynlearn.home import Home
 from dynlearn.planning import CEM
 from dynlearn.registry import ModelVersion
-from dynlearn.store import EpisodeStore
 from dynlearn.task import find_task
-from dynlearn.training import split_dataset
-from dynlearn.transitions import cut_transitions
-from dynlearn_envs import slide_dynamics
+from dynlearn.training.dataset import split_dataset
 from dynlearn_envs.environments import describe_spaces, make_environment
-from dynlearn_envs.fetch import FETCH_PICK_AND_PLACE
+from dynlearn_envs.fetch_pick_and_place.task import FETCH_PICK_AND_PLACE
+from dynlearn_envs.object_slide import dynamics as slide_dynamics
 from dynlearn_envs.registration import OBJECT_SLIDE
-from dynlearn_services.collector import collect
-from dynlearn_services.planner import Playthrough, play, run_plan
+from dynlearn_services.collection.run import collect
+from dynlearn_services.home import Home
+from dynlearn_services.planning.run import Playthrough, play, run_plan
 from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
 from dynlearn_services.server import running_server
-from dynlearn_services.trainer import read_training, run_training
+from dynlearn_services.training.run import read_training, run_training
 
 Result = tuple[dict[str, Any], str]
 
@@ -162,7 +162,7 @@ def _learn(
 
 
 class TrueSlide:
-    """The true dynamics of ObjectSlide, as a planner's `dynlearn.rollout.Dynamics`."""
+    """The true dynamics of ObjectSlide, as a planner's `dynlearn.rollout.imagination.Dynamics`."""
 
     members = 1
     device = torch.device("cpu")

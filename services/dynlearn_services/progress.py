@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from dynlearn.trainer import TrainingProgress
-    from dynlearn_services.collector import CollectProgress
+    from dynlearn.training.trainer import TrainingProgress
+    from dynlearn_services.collection.run import CollectProgress
 
 _SECONDS_BETWEEN_LINES = 5.0
 

@@ -15,9 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynlearn.checkpoint import read_json, write_bytes
 from dynlearn.errors import Forbidden, InvalidInput, NotFound, Unauthorized, nearest
-from dynlearn.home import check_name
+from dynlearn.storage.files import check_name, read_json, write_bytes
 
 Role = Literal["read", "write", "admin"]
 

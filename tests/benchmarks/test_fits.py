@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from benchmarks import fits
 from benchmarks.data.synthetic import load
-from dynlearn.gaussian import FullGaussian
+from dynlearn.distributions.gaussian import FullGaussian
 
 NAN = np.nan
 

@@ -8,9 +8,9 @@ from scipy.stats import multivariate_normal, t
 
 from benchmarks.data.processes import nn_constant, spiral
 from benchmarks.data.synthetic import NAMES, Problem, load, score
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian
+from dynlearn.distributions.student_t import StudentT
 from dynlearn.errors import NotFound
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian
-from dynlearn.student_t import StudentT
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from dynlearn.episodes import Episode, EpisodeTable
-from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.data.episodes import Episode, EpisodeTable
+from dynlearn.data.transitions import Transitions
+from dynlearn.models.dynamics import DynamicsModel, ModelSpec
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.transitions import Transitions
 
 # The same examples every time, however slow the machine.
 settings.register_profile("dynlearn", derandomize=True, deadline=None)

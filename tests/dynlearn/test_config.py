@@ -117,7 +117,7 @@ def test_a_datasets_content_depends_neither_on_workers_nor_on_resumption() -> No
 
 def test_light_modules_import_nothing_heavy() -> None:
     program = (
-        "import sys, dynlearn.config, dynlearn.errors, dynlearn.task, dynlearn.home\n"
+        "import sys, dynlearn.config, dynlearn.errors, dynlearn.task, dynlearn_services.home\n"
         "heavy = {'torch', 'ray', 'mujoco', 'gymnasium', 'pyarrow', 'matplotlib'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )

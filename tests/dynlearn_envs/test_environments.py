@@ -14,7 +14,7 @@ from dynlearn_envs.environments import (
     make_environment,
     make_vector_environment,
 )
-from dynlearn_envs.object_slide import ObjectSlideVectorEnv
+from dynlearn_envs.object_slide.environment import ObjectSlideVectorEnv
 
 
 class Custom(gymnasium.Env[Any, Any]):

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from dynlearn.errors import InvalidInput
 from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace
 from dynlearn_envs.environments import describe_spaces, make_environment, make_vector_environment
+from dynlearn_envs.object_slide.dynamics import FRICTION_LOSS, TIME_STEP
+from dynlearn_envs.object_slide.script import launch_velocity
 from dynlearn_envs.policies import Policy, make_policy
-from dynlearn_envs.policies.scripted_slide import launch_velocity
-from dynlearn_envs.slide_dynamics import FRICTION_LOSS, TIME_STEP
 
 SLIDE, FETCH = "dynlearn/ObjectSlide-v1", "FetchPickAndPlace-v4"
 PUSH = BoxSpace(low=(-1.0,), high=(1.0,))

@@ -3,7 +3,7 @@ import sys
 
 import gymnasium
 
-from dynlearn_envs.object_slide import ObjectSlideVectorEnv
+from dynlearn_envs.object_slide.environment import ObjectSlideVectorEnv
 from dynlearn_envs.registration import register_environments
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from dynlearn.client import DynamicsClient
-from dynlearn.model import DynamicsModel
+from dynlearn.models.dynamics import DynamicsModel
 
 DYNLEARN = [sys.executable, "-m", "dynlearn_services"]
 TINY_PLANNER = ["--horizon", "3", "--candidates", "8", "--elites", "2", "--iterations", "1"]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dynlearn.config import CollectConfig, TrainConfig
-from dynlearn.home import Home
-from dynlearn_services.collector import collect
-from dynlearn_services.trainer import run_training
+from dynlearn_services.collection.run import collect
+from dynlearn_services.home import Home
+from dynlearn_services.training.run import run_training
 
 
 @pytest.mark.usefixtures("ray_session")

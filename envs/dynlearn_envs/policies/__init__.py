@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from dynlearn.errors import InvalidInput, nearest
 from dynlearn.spaces import ActionSpace
-from dynlearn_envs.fetch import FETCH_PICK_AND_PLACE
+from dynlearn_envs.fetch_pick_and_place.script import pick_and_place
+from dynlearn_envs.fetch_pick_and_place.task import FETCH_PICK_AND_PLACE
+from dynlearn_envs.object_slide.script import slide_to_goal
 from dynlearn_envs.policies.random import RandomPolicy
 from dynlearn_envs.policies.scripted import Script, ScriptedPolicy
-from dynlearn_envs.policies.scripted_fetch import pick_and_place
-from dynlearn_envs.policies.scripted_slide import slide_to_goal
 from dynlearn_envs.registration import OBJECT_SLIDE
 
 __all__ = ["Policy", "make_policy"]

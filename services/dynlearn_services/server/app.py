@@ -12,16 +12,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
 from dynlearn.errors import DynlearnError, InvalidInput, Unavailable
-from dynlearn.protocol import ModelMetadata
-from dynlearn.wire import describe_fault
-from dynlearn_services.server.api_page import REFERENCE, complete
-from dynlearn_services.server.bodies import read_body
-from dynlearn_services.server.errors_page import handle_error
-from dynlearn_services.server.guard import PAGE_FILES, Guard
-from dynlearn_services.server.loaded_model import LoadedModel
-from dynlearn_services.server.rollouts import known_rewards
+from dynlearn.protocol.documents import ModelMetadata
+from dynlearn.protocol.messages import describe_fault
+from dynlearn_services.server.calls.rollouts import known_rewards
+from dynlearn_services.server.http.access import PAGE_FILES, Guard
+from dynlearn_services.server.http.bodies import read_body
+from dynlearn_services.server.http.errors import handle_error
+from dynlearn_services.server.models.loaded_model import LoadedModel
+from dynlearn_services.server.routes.openapi import REFERENCE, complete
+from dynlearn_services.server.routes.tensors import TensorRoutes
 from dynlearn_services.server.service import Service
-from dynlearn_services.server.tensor_routes import TensorRoutes
 
 
 class ErrorDocument(BaseModel):

@@ -6,11 +6,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from dynlearn.compute import pick_device
 from dynlearn.config import Device, ServeConfig
-from dynlearn.devices import pick_device
 from dynlearn.errors import Unavailable
 from dynlearn.registry import Registry
-from dynlearn_services.local_ray import ray_cluster
+from dynlearn_services.ray_cluster import ray_cluster
 from dynlearn_services.server.address import listen, required_tokens, url_of
 from dynlearn_services.tokens import Tokens
 

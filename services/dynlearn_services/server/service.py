@@ -5,15 +5,15 @@ from typing import Self
 
 import torch
 
+from dynlearn.compute import pick_device
 from dynlearn.config import ServeConfig
-from dynlearn.devices import pick_device
 from dynlearn.registry import Registry
 from dynlearn.task import installed_tasks
-from dynlearn_services.server.bodies import Budget
-from dynlearn_services.server.inference import Inference
-from dynlearn_services.server.loaded_model import LoadedModel
+from dynlearn_services.server.http.bodies import Budget
+from dynlearn_services.server.inference.thread import Inference
 from dynlearn_services.server.metrics import Metrics
-from dynlearn_services.server.served_models import ServedModels
+from dynlearn_services.server.models.loaded_model import LoadedModel
+from dynlearn_services.server.models.served_models import ServedModels
 from dynlearn_services.tokens import Tokens
 
 

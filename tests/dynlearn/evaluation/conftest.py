@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dynlearn.episodes import Episode, EpisodeTable
-from dynlearn.model import DynamicsModel
+from dynlearn.data.episodes import Episode, EpisodeTable
+from dynlearn.models.dynamics import DynamicsModel
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlearn.episodes import EpisodeTable
+from dynlearn.data.episodes import EpisodeTable
 from dynlearn.evaluation import Metrics, evaluate, write_report
 from dynlearn.evaluation.card import _front_matter
-from dynlearn.model import DynamicsModel
+from dynlearn.models.dynamics import DynamicsModel
 
 NAMES = ("agent_position", "agent_velocity", "object_position")
 MADE = {"environment": "dynlearn/ObjectSlide-v1", "dataset": "slide", "objective": "β = 0.5"}

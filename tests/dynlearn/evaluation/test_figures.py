@@ -5,10 +5,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from dynlearn.episodes import EpisodeTable
+from dynlearn.data.episodes import EpisodeTable
 from dynlearn.evaluation import evaluate
 from dynlearn.evaluation.figures import draw_figures, panel_grid
-from dynlearn.model import DynamicsModel
+from dynlearn.models.dynamics import DynamicsModel
 
 HISTORY = [
     {

@@ -7,11 +7,11 @@ import torch
 from scipy import stats
 from scipy.special import logsumexp
 
-from dynlearn.episodes import EpisodeTable
+from dynlearn.data.episodes import EpisodeTable
 from dynlearn.errors import InvalidInput, NumericalFailure
 from dynlearn.evaluation import Evaluation, Metrics, evaluate
 from dynlearn.evaluation.measures import COVERAGE_LEVELS, CURVE_LEVELS
-from dynlearn.model import DynamicsModel
+from dynlearn.models.dynamics import DynamicsModel
 
 MakeModel = Callable[..., DynamicsModel]
 SampleEpisodes = Callable[..., EpisodeTable]

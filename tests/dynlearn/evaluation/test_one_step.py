@@ -6,15 +6,15 @@ import torch
 from scipy import stats
 from scipy.special import logsumexp
 
-from dynlearn.episodes import EpisodeTable
+from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.transitions import Transitions, cut_transitions
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian
+from dynlearn.distributions.mixture import Prediction
 from dynlearn.evaluation import evaluate
 from dynlearn.evaluation import one_step as module
 from dynlearn.evaluation.measures import CURVE_LEVELS
 from dynlearn.evaluation.one_step import OneStep, one_step
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian
-from dynlearn.mixture import Prediction
-from dynlearn.model import DynamicsModel
-from dynlearn.transitions import Transitions, cut_transitions
+from dynlearn.models.dynamics import DynamicsModel
 
 MakeModel = Callable[..., DynamicsModel]
 SampleEpisodes = Callable[..., EpisodeTable]

@@ -3,10 +3,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from dynlearn.episodes import EpisodeTable
+from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.transitions import Windows, cut_windows
 from dynlearn.evaluation.open_loop import OpenLoop, open_loop
-from dynlearn.model import DynamicsModel
-from dynlearn.transitions import Windows, cut_windows
+from dynlearn.models.dynamics import DynamicsModel
 
 MakeModel = Callable[..., DynamicsModel]
 SampleEpisodes = Callable[..., EpisodeTable]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.linalg import fractional_matrix_power
 from torch import Tensor
 
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian
-from dynlearn.heads import Head
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian
+from dynlearn.models.heads import Head
 from dynlearn.objectives import NLL, BetaNLL
 
 E, B, D = 2, 5, 3

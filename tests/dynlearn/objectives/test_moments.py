@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from dynlearn.distributions.gaussian import DiagonalGaussian
 from dynlearn.errors import InvalidInput
-from dynlearn.gaussian import DiagonalGaussian
 from dynlearn.objectives import MSE, MomentMatching
 
 E, B, D = 2, 5, 3

@@ -7,10 +7,10 @@ import torch
 from scipy import linalg
 from torch import Tensor
 
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian, Gaussian
 from dynlearn.errors import InvalidInput
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian, Gaussian
-from dynlearn.heads import Head
-from dynlearn.networks import EnsembleNetwork
+from dynlearn.models.heads import Head
+from dynlearn.models.networks import EnsembleNetwork
 from dynlearn.objectives import BetaNLL, Objective, Trustable, TrustRegionNLL
 from dynlearn.objectives.trustable import natural_gradient_step
 from dynlearn.trust_region import TrustRegion

@@ -12,18 +12,18 @@ from scipy import integrate, special, stats
 from torch import Tensor
 
 from dynlearn.config import ObjectiveName, TrainConfig
+from dynlearn.data.transitions import Transitions
+from dynlearn.distributions.student_t import StudentT, VariationalStudentT
 from dynlearn.errors import InvalidInput
-from dynlearn.heads import Head
-from dynlearn.model import DynamicsModel, ModelSpec
-from dynlearn.networks import EnsembleNetwork
+from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.heads import Head
+from dynlearn.models.networks import EnsembleNetwork
 from dynlearn.objectives import make_objective
 from dynlearn.objectives.variational import VBEM, XVAMP, VariationalObjective
 from dynlearn.seeds import derived_generator
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.student_t import StudentT, VariationalStudentT
-from dynlearn.trainer import Trainer
-from dynlearn.training import TrainedModel, fit, model_spec
-from dynlearn.transitions import Transitions
+from dynlearn.training.dataset import TrainedModel, fit, model_spec
+from dynlearn.training.trainer import Trainer
 
 NAMES: tuple[ObjectiveName, ...] = ("xvamp", "xvamp_star", "vbem", "vbem_star")
 STUDENT_T: tuple[ObjectiveName, ...] = ("student_t", *NAMES)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynlearn.config import PlannerConfig
 from dynlearn.errors import InvalidInput, NumericalFailure
-from dynlearn.model import DynamicsModel
+from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.planning import CEM, Returns, estimate_returns
 from dynlearn.spaces import BoxSpace, DiscreteSpace
 

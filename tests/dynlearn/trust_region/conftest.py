@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian, Gaussian
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian, Gaussian
 
 MakeGaussian = Callable[..., Gaussian]
 

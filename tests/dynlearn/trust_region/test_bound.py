@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dynlearn.config import TrustRegionMetric
-from dynlearn.gaussian import Gaussian
+from dynlearn.distributions.gaussian import Gaussian
 from dynlearn.trust_region import TrustRegion, bound
 from dynlearn.trust_region.bound import pull, replace_masked, replace_picked
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from dynlearn.gaussian import Gaussian
+from dynlearn.distributions.gaussian import Gaussian
 from dynlearn.trust_region import TrustRegion
 
 MakeGaussian = Callable[..., Gaussian]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian, Gaussian, kl_divergence
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian, Gaussian, kl_divergence
 from dynlearn.trust_region import TrustRegion
 
 MakeGaussian = Callable[..., Gaussian]

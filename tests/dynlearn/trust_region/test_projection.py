@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlearn.config import TrustRegionMetric
+from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian, Gaussian
 from dynlearn.errors import InvalidInput
-from dynlearn.gaussian import DiagonalGaussian, FullGaussian, Gaussian
 from dynlearn.trust_region import TrustRegion
 
 MakeGaussian = Callable[..., Gaussian]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from dynlearn.config import TrustRegionMetric
-from dynlearn.gaussian import DiagonalGaussian, Gaussian, wasserstein
+from dynlearn.distributions.gaussian import DiagonalGaussian, Gaussian, wasserstein
 from dynlearn.trust_region import TrustRegion
 
 MakeGaussian = Callable[..., Gaussian]

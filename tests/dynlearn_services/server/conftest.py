@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dynlearn.model import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel, ModelSpec
 from dynlearn.registry import Registry
 from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
-from dynlearn_services.server.inference import Inference
+from dynlearn_services.server.inference.thread import Inference
 from dynlearn_services.server.metrics import Metrics
 
 MakeModel = Callable[..., DynamicsModel]

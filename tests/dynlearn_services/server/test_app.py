@@ -18,16 +18,16 @@ import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
 from dynlearn.config import ServeConfig
+from dynlearn.distributions.mixture import Prediction
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
-from dynlearn.mixture import Prediction
-from dynlearn.protocol import OUTPUTS, ModelMetadata
+from dynlearn.protocol.documents import OUTPUTS, ModelMetadata
+from dynlearn.protocol.messages import HEADER_LENGTH
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, DiscreteSpace
-from dynlearn.wire import HEADER_LENGTH
 from dynlearn_services.server import running_server
 from dynlearn_services.server.app import create_app
-from dynlearn_services.server.inputs import Inputs
-from dynlearn_services.server.loaded_model import LoadedModel
+from dynlearn_services.server.calls.checks import Inputs
+from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.replicas import running_replicas
 from dynlearn_services.server.service import Service
 

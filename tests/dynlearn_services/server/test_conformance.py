@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dynlearn.wire import HEADER_LENGTH, encode_request
+from dynlearn.protocol.messages import HEADER_LENGTH, encode_request
 
 SERVE = """
 import sys

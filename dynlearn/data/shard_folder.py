@@ -1,0 +1,139 @@
+"""The files under ``shards/``: whole shards, and what a writer keeps aside of those to come.
+
+Shard 3 is ``00003.arrow``; its parts are ``.00003.1510.part``, named after their first episode.
+Files whose name begins with a dot are a writer's own: readers ignore them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+import pyarrow as pa
+
+from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.header import DatasetHeader, ShardInfo
+from dynlearn.data.shards import decode_shard, encode_shard, shard_schema
+from dynlearn.errors import CorruptData, NotFound
+from dynlearn.storage.folder import ASIDE, Folder
+
+SHARDS = "shards"
+_SHARD = re.compile(r"(\d{5,})\.arrow")
+_PART = re.compile(r"\.(\d{5,})\.\d+\.part")
+
+
+def shard_file(shard: int) -> str:
+    """Return the path of a shard inside the dataset's folder."""
+    return f"{SHARDS}/{shard:05d}.arrow"
+
+
+class ShardFolder:
+    """The shards of one dataset."""
+
+    def __init__(self, folder: Folder, header: DatasetHeader):
+        """Take the dataset's folder, which need not exist yet."""
+        self._folder = folder
+        self._header = header
+        self._schema = shard_schema(header.observation_space, header.action_space)
+
+    def sizes(self) -> dict[int, int]:
+        """Return the bytes of each shard that there is, in order."""
+        files = self._folder.sizes(SHARDS).items()
+        sizes = {int(match[1]): size for name, size in files if (match := _SHARD.fullmatch(name))}
+        return {shard: sizes[shard] for shard in sorted(sizes) if shard < self._header.shard_count}
+
+    def parts(self) -> dict[int, list[str]]:
+        """Return the files that are kept aside of each shard."""
+        parts: dict[int, list[str]] = {}
+        for name in sorted(self._folder.sizes(SHARDS)):
+            if match := _PART.fullmatch(name):
+                parts.setdefault(int(match[1]), []).append(f"{SHARDS}/{name}")
+        return parts
+
+    def read(self, shard: int) -> EpisodeTable:
+        """Return a shard's episodes.
+
+        Raises:
+            CorruptData: it cannot be read.
+        """
+        return self._decode(shard_file(shard))[0]
+
+    def examine(self, shard: int) -> tuple[ShardInfo, list[bytes]]:
+        """Return what the header must say of a shard, and its episodes' digests, recomputed.
+
+        Raises:
+            CorruptData: it cannot be read, or is not as it was written.
+        """
+        table = self.read_intact(shard_file(shard))
+        if not np.array_equal(table.indices, self._header.shard_indices(shard)):
+            raise CorruptData(self._altered(shard_file(shard)))
+        return _describe(self._folder.read(shard_file(shard)), table), table.digests()
+
+    def read_intact(self, file: str) -> EpisodeTable:
+        """Return the episodes of a shard or part if they are as they were written.
+
+        Raises:
+            CorruptData: they are not, or cannot be read.
+        """
+        table, digests = self._decode(file)
+        if digests.to_pylist() != table.digests():
+            raise CorruptData(self._altered(file))
+        return table
+
+    def write(self, shard: int, table: EpisodeTable) -> tuple[ShardInfo, list[bytes]]:
+        """Write a shard; return what the header must say of it, and its episodes' digests.
+
+        Raises:
+            CorruptData: the episodes do not fit the dataset's spaces or are not finite.
+            InvalidInput: the folder cannot be written to.
+        """
+        content, digests = self._encode(table)
+        self._folder.write(shard_file(shard), content)
+        return _describe(content, table), digests
+
+    def write_part(self, shard: int, table: EpisodeTable) -> str:
+        """Keep some of a shard's episodes aside; return the file.
+
+        Raises:
+            CorruptData: the episodes do not fit the dataset's spaces or are not finite.
+            InvalidInput: the folder cannot be written to.
+        """
+        file = f"{SHARDS}/.{shard:05d}.{table.indices[0]}.part"
+        self._folder.write(file, self._encode(table)[0])
+        return file
+
+    def create(self) -> None:
+        """Create the folder if need be; remove half-written files.
+
+        Raises:
+            InvalidInput: the folder cannot be written to.
+        """
+        self._folder.create(SHARDS)
+        for prefix in ("", f"{SHARDS}/"):
+            names = self._folder.sizes(prefix.rstrip("/"))
+            self._folder.remove(
+                [prefix + name for name in names if name.startswith(".") and name.endswith(ASIDE)]
+            )
+
+    def _encode(self, table: EpisodeTable) -> tuple[pa.Buffer, list[bytes]]:
+        table.check()
+        digests = table.digests()
+        return encode_shard(table, digests, self._schema), digests
+
+    def _decode(self, file: str) -> tuple[EpisodeTable, pa.Array]:
+        try:
+            return decode_shard(self._folder.read(file), self._schema)
+        except (CorruptData, NotFound) as error:
+            raise CorruptData(f"{file} of {self._folder.shown}: {error}") from error
+
+    def _altered(self, file: str) -> str:
+        return (
+            f"expected {file} of {self._folder.shown} as it was written, got an altered one; "
+            "collect the dataset anew"
+        )
+
+
+def _describe(content: pa.Buffer, table: EpisodeTable) -> ShardInfo:
+    digest = hashlib.sha256(memoryview(content)).hexdigest()
+    return ShardInfo(size=content.size, steps=table.steps, sha256=digest)

@@ -1,0 +1,162 @@
+"""Transitions cut from episodes, split by episode, and the members' resamples of them.
+
+Shapes: K episodes, M transitions, O observation, A action, E members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dynlearn.data.episodes import EpisodeTable
+from dynlearn.errors import CorruptData, InvalidInput
+from dynlearn.spaces import ActionSpace, DiscreteSpace
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Steps of whole episodes, one after the other.
+
+    Attributes:
+        observation: [M, O], in the dataset's dtype.
+        action: [M, A] float32, one-hot where actions are discrete.
+        next_observation: [M, O].
+        lengths: the transitions of each episode, [K].
+    """
+
+    observation: NDArray[np.floating]
+    action: NDArray[np.float32]
+    next_observation: NDArray[np.floating]
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+
+def cut_transitions(table: EpisodeTable, action_space: ActionSpace) -> Transitions:
+    """Cut every step of every episode; none crosses from one episode to the next.
+
+    Raises:
+        InvalidInput: the actions are not of the space.
+        CorruptData: a value is not finite.
+    """
+    is_discrete = isinstance(action_space, DiscreteSpace)
+    if is_discrete != (table.actions.ndim == 1):
+        kinds = ("continuous", "discrete")
+        raise InvalidInput(
+            f"expected {kinds[is_discrete]} actions, got {kinds[not is_discrete]} ones; "
+            "use a dataset of the same environment"
+        )
+    is_before = before_each_step(table.lengths)
+    # What follows a step is one place further on.
+    is_after = np.roll(is_before, 1)
+    if isinstance(action_space, DiscreteSpace):
+        action = action_space.one_hot(table.actions)
+    else:
+        action = table.actions.astype(np.float32)
+    for name, array in (("observations", table.observations), ("actions", action)):
+        if not np.isfinite(array).all():
+            raise CorruptData(
+                f"expected finite {name}, got NaN or infinity; find the episodes with "
+                "`dynlearn datasets verify` and collect them anew"
+            )
+    return Transitions(
+        table.observations[is_before], action, table.observations[is_after], table.lengths
+    )
+
+
+def before_each_step(lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of the T + 1 observations of episodes end to end a step begins at."""
+    before = np.ones(int((lengths + 1).sum()), dtype=bool)
+    before[np.cumsum(lengths + 1) - 1] = False
+    return before
+
+
+@dataclass(frozen=True)
+class EpisodeSplit:
+    """Which episodes to learn from, to select on and to judge by: sorted, disjoint indices."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def split_episodes(
+    episodes: int, validation_share: float, test_share: float, seed: int
+) -> EpisodeSplit:
+    """Deal episodes out at random; every share above zero gets at least one.
+
+    Raises:
+        InvalidInput: there are too few episodes.
+    """
+    validation = max(1, round(episodes * validation_share))
+    test = max(1, round(episodes * test_share)) if test_share > 0 else 0
+    if validation + test >= episodes:
+        raise InvalidInput(
+            f"expected enough episodes to train on beside {validation} for validation and {test} "
+            f"for testing, got {episodes} in all; collect more or lower the shares"
+        )
+    order = np.random.default_rng(seed).permutation(episodes)
+    return EpisodeSplit(
+        train=np.sort(order[validation + test :]),
+        validation=np.sort(order[:validation]),
+        test=np.sort(order[validation : validation + test]),
+    )
+
+
+def bootstrap(transitions: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw each member's resample with replacement, from its own generator, as ids [E, M]."""
+    return torch.stack(
+        [
+            torch.randint(transitions, (transitions,), generator=generator, device=generator.device)
+            for generator in generators
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of H steps, each inside one episode.
+
+    Attributes:
+        start: [W, O].
+        actions: [W, H, A] float32, one-hot where actions are discrete.
+        following: the H observations after the start, [W, H, O].
+    """
+
+    start: NDArray[np.floating]
+    actions: NDArray[np.float32]
+    following: NDArray[np.floating]
+
+
+def cut_windows(
+    table: EpisodeTable, action_space: ActionSpace, horizon: int, limit: int, seed: int
+) -> Windows:
+    """Draw up to ``limit`` windows at random among all those that the episodes hold.
+
+    Args:
+        table: the episodes.
+        action_space: of their actions.
+        horizon: H; shortened to the longest episode.
+        limit: the most windows.
+        seed: of the draw.
+    """
+    transitions = cut_transitions(table, action_space)
+    horizon = min(horizon, int(table.lengths.max()))
+    first = np.cumsum(table.lengths) - table.lengths
+    room = np.maximum(table.lengths - horizon + 1, 0)
+    # The start of every window, counted in transitions.
+    starts = np.repeat(first, room) + np.concatenate([np.arange(count) for count in room])
+    if len(starts) > limit:
+        starts = np.sort(np.random.default_rng(seed).choice(starts, limit, replace=False))
+    steps = starts[:, None] + np.arange(horizon)
+    return Windows(
+        transitions.observation[starts],
+        transitions.action[steps],
+        transitions.next_observation[steps],
+    )

@@ -1,0 +1,1 @@
+"""Gaussian and Student-t distributions, and the mixture of an ensemble."""

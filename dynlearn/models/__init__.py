@@ -1,0 +1,1 @@
+"""What is learned: networks, scalers, and the models made of them."""

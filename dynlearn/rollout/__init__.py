@@ -1,0 +1,1 @@
+"""Imagined trajectories, and what they are worth."""

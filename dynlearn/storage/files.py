@@ -1,0 +1,79 @@
+"""Files written whole: bytes, and JSON as pydantic models; and what their names may be.
+
+Every file is written aside and renamed, so that a reader sees the old one or the new one.
+"""
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dynlearn.errors import CorruptData, InvalidInput, NotFound
+
+_MAX_JSON_BYTES = 64 * 2**20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_name(name: str, kind: str) -> str:
+    """Return ``name`` if it can be the name of a folder under the home.
+
+    Raises:
+        InvalidInput: it holds anything but letters, digits, dots, dashes and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"expected a {kind} name of letters, digits, '.', '-' and '_', got {name!r}"
+        )
+    return name
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step; what a crash leaves behind starts with a dot."""
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a pydantic model in its own JSON form, or anything else with infinities refused."""
+    if isinstance(content, BaseModel):
+        text = content.model_dump_json(indent=2)
+    else:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def read_json(path: Path, kind: type[Model]) -> Model:
+    """Read a JSON file as a pydantic model.
+
+    Raises:
+        NotFound: there is no such file.
+        CorruptData: it is too large, or not what ``kind`` describes.
+    """
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise CorruptData(f"expected at most {_MAX_JSON_BYTES} bytes, got more in {path}")
+        return kind.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"expected a file {path}, got none") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise CorruptData(
+            f"expected {kind.__name__} in {path}, got a fault at {where}: {first['msg']}; "
+            "restore the file from where it was made"
+        ) from error

@@ -1,0 +1,340 @@
+"""Trainer: one training run, with per-member early stopping and resumption.
+
+Shapes: E members, B batch, M transitions, I inputs, D targets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynlearn.config import TrainConfig
+from dynlearn.data.transitions import Transitions
+from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.storage.tensors import load_state, save_state
+from dynlearn.training.early_stopping import EarlyStopping
+from dynlearn.training.member_group import (
+    GroupFactory,
+    GroupMeasures,
+    MemberGroup,
+    TrainingData,
+    view_members,
+)
+from dynlearn.training.threads import SideBySide, groups_for_threads
+
+# Between two looks at whether to stop; every look is a rendezvous of the groups.
+_SECONDS_BETWEEN_LOOKS = 1.5
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """Where a training run stands after a validation. NLL and RMSE are in original units.
+
+    Attributes:
+        update: gradient updates made.
+        updates_per_s: since the last validation.
+        train_nll: of each member, mean over some updates since the last validation.
+        train_rmse: likewise.
+        validation_nll: of each member.
+        validation_rmse: of each member.
+        stopped: members that have stopped.
+    """
+
+    update: int
+    updates_per_s: float
+    train_nll: list[float]
+    train_rmse: list[float]
+    validation_nll: list[float]
+    validation_rmse: list[float]
+    stopped: int
+
+    def means(self) -> dict[str, float]:
+        """Return the four measures' means over the members that have not diverged."""
+        names = ("train_nll", "train_rmse", "validation_nll", "validation_rmse")
+        return {name: _finite_mean(getattr(self, name)) for name in names}
+
+
+class Trainer:
+    """One training run: the model, its data on the device, the groups of members."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: DynamicsModel,
+        train: Transitions,
+        validation: Transitions,
+        make_group: GroupFactory = MemberGroup,
+    ):
+        """Set up a run from update zero: fit the model's scalers, draw its weights.
+
+        Args:
+            config: how to train.
+            model: what to train, changed in place.
+            train: to learn from.
+            validation: to select on.
+            make_group: gives the groups of members, such as ones that train elsewhere.
+
+        Raises:
+            CorruptData: a value is not finite.
+            InvalidInput: the objective cannot be had for this model or data.
+        """
+        self.config = config
+        self.model = model
+        self.device = model.device
+        inputs, targets = _inputs_and_targets(model, train)
+        validation_inputs, validation_targets = _inputs_and_targets(model, validation)
+        self.checksum = _checksum(inputs, targets, validation_inputs, validation_targets)
+        model.input_scaler.fit(inputs)
+        model.target_scaler.fit(targets)
+        dtype = torch.float64 if config.precision == "float64" else torch.float32
+        model.network.to(dtype)
+        standardised = TrainingData(
+            *_standardised(model, inputs, targets, dtype),
+            *_standardised(model, validation_inputs, validation_targets, dtype),
+        )
+        if not all(tensor.isfinite().all() for tensor in vars(standardised).values()):
+            raise CorruptData(
+                "expected finite transitions within float32's range, got NaN, infinity or more; "
+                "find the episodes with `dynlearn datasets verify` and collect them anew"
+            )
+        # What a NLL in original units has beyond one in standardised units.
+        self.log_scale = float(model.target_scaler.std.double().log().sum())
+        self.groups = [
+            make_group(config, view_members(model.network, members), standardised, members.start)
+            for members in _even_parts(model.members, _group_count(config, model))
+        ]
+        self.update = 0
+        self.stopping = EarlyStopping(config.patience, model.network.state_dict())
+        self.history: list[dict[str, Any]] = []
+
+    def run(
+        self,
+        checkpoint: Path | None = None,
+        on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Train to the end and put each member's best weights into the model.
+
+        Args:
+            checkpoint: the file to go on from where there is one, and to save into.
+            on_progress: called after every validation.
+            should_stop: asked every second or two; on True the state is saved and training ends.
+
+        Returns:
+            Whether training reached its end.
+
+        Raises:
+            NumericalFailure: every member's validation NLL is NaN or infinite.
+        """
+        if checkpoint is not None and checkpoint.exists():
+            self.load(checkpoint)
+        elif checkpoint is not None:
+            self.save(checkpoint)
+        started = (time.perf_counter(), self.update)
+        most_updates = 1
+        with SideBySide(self.groups, self._threads()) as groups:
+            while self.update < self.config.max_updates and not self.stopping.all_stopped:
+                updates = min(most_updates, self._updates_to_next_event())
+                began = time.perf_counter()
+                groups.advance(updates)
+                per_update = (time.perf_counter() - began) / updates
+                most_updates = max(1, int(_SECONDS_BETWEEN_LOOKS / per_update))
+                self.update += updates
+                at_end = self.update == self.config.max_updates
+                if at_end or self.update % self.config.validate_every == 0:
+                    on_progress(self._validate(groups.validate(), started))
+                    started = (time.perf_counter(), self.update)
+                stop = should_stop()
+                if checkpoint and (stop or self.update % self.config.checkpoint_every == 0):
+                    self.save(checkpoint)
+                if stop:
+                    return False
+        if checkpoint:
+            self.save(checkpoint)
+        self.model.network.load_state_dict(self.stopping.best)
+        self.model.network.float()
+        return True
+
+    def elites(self) -> list[int]:
+        """Return the members to predict with: all, or the best in validation, best first.
+
+        Raises:
+            NumericalFailure: one of them has diverged before it was ever good.
+        """
+        return choose_elites(self.stopping.best_measure, self.config.elites)
+
+    def save(self, path: Path) -> None:
+        """Write everything that `load` needs to go on as if nothing had happened."""
+        states = [group.state() for group in self.groups]
+        tensors = {name: torch.cat([state[name] for state in states]) for name in states[0]}
+        tensors |= {f"best.{k}": v for k, v in self.stopping.best.items()}
+        tensors |= {f"stopping.{k}": v for k, v in self.stopping.state().items()}
+        state = {"run": self._identity(), "update": self.update, "history": self.history}
+        save_state(path, tensors, state)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            InvalidInput: it was made with another configuration or other data.
+            CorruptData: it is truncated, altered or of another version of dynlearn.
+        """
+        tensors, state = load_state(path)
+        try:
+            differing = sorted(
+                key for key, value in self._identity().items() if state["run"].get(key) != value
+            )
+            if differing:
+                raise InvalidInput(
+                    f"expected the configuration and data that {path} was made with, got another "
+                    f"{', '.join(differing)}; change it back or delete the file to start over"
+                )
+            self._restore(tensors, state)
+        except (IndexError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CorruptData(
+                f"expected a checkpoint of this version of dynlearn, got {path} ({reason}); "
+                "delete it to start over"
+            ) from error
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {
+                name.removeprefix(prefix): tensors.pop(name).to(self.device)
+                for name in list(tensors)
+                if name.startswith(prefix)
+            }
+
+        self.stopping.load(part("best."), part("stopping."))
+        parts = _even_parts(self.model.members, len(self.groups))
+        for group, members in zip(self.groups, parts, strict=True):
+            group.load({name: tensor[members] for name, tensor in tensors.items()}, state["update"])
+        self.update, self.history = state["update"], state["history"]
+
+    def _threads(self) -> int:
+        return self.config.workers if self.config.workers > 1 else torch.get_num_threads()
+
+    def _updates_to_next_event(self) -> int:
+        config = self.config
+        return min(
+            config.max_updates - self.update,
+            config.validate_every - self.update % config.validate_every,
+            config.checkpoint_every - self.update % config.checkpoint_every,
+        )
+
+    def _validate(self, parts: list[GroupMeasures], started: tuple[float, int]) -> TrainingProgress:
+        measures = GroupMeasures(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        nll = measures.nll + self.log_scale
+        if not nll.isfinite().any():
+            raise NumericalFailure(
+                f"expected a finite validation NLL, got {nll.tolist()} at update {self.update}; "
+                "lower the learning rate"
+            )
+        by_rmse = self.config.select_by == "rmse"
+        self.stopping.observe(
+            measures.squared_error.mean(1) if by_rmse else nll, self.model.network.state_dict()
+        )
+        began, first = started
+        progress = TrainingProgress(
+            update=self.update,
+            updates_per_s=(self.update - first) / (time.perf_counter() - began),
+            train_nll=(measures.train_nll + self.log_scale).tolist(),
+            train_rmse=self._rmse(measures.train_squared_error).tolist(),
+            validation_nll=nll.tolist(),
+            validation_rmse=self._rmse(measures.squared_error).tolist(),
+            stopped=int(self.stopping.stopped.sum()),
+        )
+        self.history.append({"update": self.update, **progress.means()})
+        return progress
+
+    def _rmse(self, squared_error: Tensor) -> Tensor:
+        """Return the RMSE in original units [E] of standardised squared errors [E, D]."""
+        return (squared_error * self.model.target_scaler.std.square()).mean(1).sqrt()
+
+    def _identity(self) -> dict[str, object]:
+        """Return what must be the same for a run to go on."""
+        return self.config.model_dump(
+            mode="json", exclude={"resume", "device", "member_groups", "workers", "learn_reward"}
+        ) | {"data": self.checksum}
+
+
+def choose_elites(measure: Tensor, elites: int | None) -> list[int]:
+    """Return the members to predict with by their best validation measures [E]: all, or the best.
+
+    Raises:
+        NumericalFailure: one of them has diverged before it was ever good.
+    """
+    members = list(range(len(measure)))
+    if elites is not None:
+        members = torch.argsort(measure)[:elites].tolist()
+    diverged = [member for member in members if not measure[member].isfinite()]
+    if diverged:
+        raise NumericalFailure(
+            f"expected a finite validation NLL of every member, got none for members "
+            f"{diverged}; lower the learning rate or keep fewer elites"
+        )
+    return members
+
+
+def _group_count(config: TrainConfig, model: DynamicsModel) -> int:
+    """Return into how many groups the members are parted: one on a GPU."""
+    if config.workers > 1:
+        return config.workers
+    if config.member_groups is not None:
+        return config.member_groups
+    if model.device.type != "cpu":
+        return 1
+    weights = sum(parameter.numel() for parameter in model.network.parameters())
+    multiplications = weights / model.members * config.batch_size
+    return groups_for_threads(model.members, multiplications, torch.get_num_threads())
+
+
+def _even_parts(members: int, count: int) -> list[slice]:
+    """Return consecutive slices of the members, as equal as can be and none empty."""
+    bounds = np.linspace(0, members, min(count, members) + 1).round().astype(int)
+    return [slice(int(a), int(b)) for a, b in pairwise(bounds)]
+
+
+def _inputs_and_targets(model: DynamicsModel, transitions: Transitions) -> tuple[Tensor, Tensor]:
+    """Return the network's raw inputs [M, I] and targets [M, D], in float64."""
+    observation = torch.from_numpy(transitions.observation.astype(np.float64))
+    next_observation = torch.from_numpy(transitions.next_observation.astype(np.float64))
+    action = torch.from_numpy(transitions.action.astype(np.float64))
+    inputs = torch.cat((observation[:, list(model.spec.observation_columns)], action), 1)
+    columns = list(model.spec.target_columns)
+    # Differences of close values: taken in float64, before anything is rounded to float32.
+    targets = next_observation[:, columns] - observation[:, columns] * model.delta.cpu()
+    # As `predict` will get them: a large constant must standardise to zero in both places.
+    return inputs.float().double(), targets.float().double()
+
+
+def _checksum(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _finite_mean(values: list[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def _standardised(
+    model: DynamicsModel, inputs: Tensor, targets: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return both standardised, in a dtype on the model's device."""
+    return (
+        model.input_scaler.standardise(inputs.to(model.device)).to(dtype),
+        model.target_scaler.standardise(targets.to(model.device)).to(dtype),
+    )

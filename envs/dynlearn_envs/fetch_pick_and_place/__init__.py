@@ -1,0 +1,1 @@
+"""FetchPickAndPlace as gymnasium-robotics ships it, for planners."""

@@ -1,0 +1,1 @@
+"""ObjectSlide: an agent pushes an object along a line."""

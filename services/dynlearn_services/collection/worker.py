@@ -1,0 +1,225 @@
+"""Playing episodes: what one worker does, with the environment and the policy and nothing else.
+
+An episode depends on the dataset's seed and on its own index alone, so that any worker can play
+any block of episodes, once or again, and give the same bits.
+
+Shapes: B episodes of a block, T steps, O observation, A action, G goal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from dynlearn.config import CollectConfig
+from dynlearn.data.episodes import EpisodeTable
+from dynlearn.errors import CorruptData
+from dynlearn.spaces import ActionSpace, ObservationSpace
+from dynlearn_envs.environments import (
+    Environment,
+    VectorEnvironment,
+    describe_spaces,
+    make_environment,
+    make_vector_environment,
+)
+from dynlearn_envs.policies import Policy, make_policy
+
+Array = NDArray[Any]
+Rows = int | slice
+
+
+def episode_seeds(seed: int, index: int) -> tuple[int, np.random.Generator]:
+    """Return the seed of an episode's environment, and the generator of its policy."""
+    root = np.random.SeedSequence([seed, index])
+    return int(root.generate_state(1)[0]), np.random.default_rng(root.spawn(1)[0])
+
+
+class CollectionWorker:
+    """Plays blocks of episodes; keeps no state between them but the environment itself."""
+
+    def __init__(self, config: CollectConfig, max_steps: int, import_paths: Sequence[str] = ()):
+        """Make ready to play; ``import_paths`` are added to where Python looks for packages.
+
+        Raises:
+            NotFound: there is no such environment.
+            InvalidInput: environment or policy cannot be made.
+        """
+        sys.path.extend(path for path in import_paths if path not in sys.path)
+        self._config = config
+        self._max_steps = max_steps
+        self._environment = make_environment(config.env, max_steps)
+        self._spaces = describe_spaces(self._environment)
+        self._policy = make_policy(
+            config.policy, config.env, self._spaces[1], config.noise, config.random_share
+        )
+        self._vector: VectorEnvironment | None = None
+
+    def play(self, indices: Sequence[int]) -> EpisodeTable:
+        """Play the episodes of these indices.
+
+        Raises:
+            CorruptData: the environment gave arrays of other shapes than its spaces say, or
+                numbers that are not finite.
+        """
+        seeds = [episode_seeds(self._config.seed, index) for index in indices]
+        record = Recorder(len(indices), self._max_steps, *self._spaces)
+        environment_seeds = [seed for seed, _ in seeds]
+        generators = [generator for _, generator in seeds]
+        vector = self._vector_environment(len(indices))
+        if vector is None:
+            for row, (seed, generator) in enumerate(seeds):
+                play_one(self._environment, self._policy, seed, generator, record, row)
+        else:
+            play_together(vector, self._policy, environment_seeds, generators, record)
+        table = record.table(indices, environment_seeds)
+        table.check()
+        return table
+
+    def _vector_environment(self, size: int) -> VectorEnvironment | None:
+        if self._vector is None or self._vector.num_envs != size:
+            self._vector = make_vector_environment(self._config.env, size, self._max_steps)
+        return self._vector
+
+
+class Recorder:
+    """Takes down B episodes of at most `max_steps` steps."""
+
+    def __init__(
+        self,
+        episodes: int,
+        max_steps: int,
+        observation_space: ObservationSpace,
+        action_space: ActionSpace,
+    ):
+        """Make room for them."""
+        self.max_steps = max_steps
+        self.lengths = np.zeros(episodes, dtype=np.int64)
+        boxes = {"observations": observation_space.observation}
+        if observation_space.goal is not None:
+            boxes |= dict.fromkeys(("achieved_goals", "desired_goals"), observation_space.goal)
+        self._states = {
+            name: np.empty((episodes, max_steps + 1, box.size), dtype=box.dtype)
+            for name, box in boxes.items()
+        }
+        width, dtype = (
+            ((action_space.size,), action_space.dtype)
+            if action_space.kind == "box"
+            else ((), "int64")
+        )
+        self._steps: dict[str, Array] = {
+            "actions": np.empty((episodes, max_steps, *width), dtype=dtype),
+            "rewards": np.empty((episodes, max_steps), dtype=np.float64),
+            "terminated": np.zeros((episodes, max_steps), dtype=np.bool_),
+            "truncated": np.zeros((episodes, max_steps), dtype=np.bool_),
+        }
+
+    def state(self, rows: Rows, step: int, observation: Any) -> None:
+        """Take down what was observed after ``step`` steps.
+
+        Raises:
+            CorruptData: it has another shape than the observation space says.
+        """
+        parts = observation if isinstance(observation, Mapping) else {"observation": observation}
+        for name, array in self._states.items():
+            part, room = parts[name.removesuffix("s")], array[rows, step]
+            if np.shape(part) != room.shape:
+                raise CorruptData(
+                    f"expected {name} of shape {room.shape} as the observation space says, "
+                    f"got {np.shape(part)} after {step} steps"
+                )
+            room[...] = part
+
+    def step(
+        self, rows: Rows, step: int, action: Any, reward: Any, terminated: Any, truncated: Any
+    ) -> None:
+        """Take down the step that led from state ``step`` to the next."""
+        values = (action, reward, terminated, truncated)
+        for array, value in zip(self._steps.values(), values, strict=True):
+            array[rows, step] = value
+
+    def table(self, indices: Sequence[int], seeds: Sequence[int]) -> EpisodeTable:
+        """Return the episodes, each up to its own end."""
+        steps = np.arange(self.max_steps) < self.lengths[:, None]
+        states = np.arange(self.max_steps + 1) <= self.lengths[:, None]
+        return EpisodeTable(
+            np.array(indices, dtype=np.int64),
+            np.array(seeds, dtype=np.int64),
+            self.lengths,
+            **{name: values[states] for name, values in self._states.items()},
+            **{name: values[steps] for name, values in self._steps.items()},
+        )
+
+
+def play_one(
+    environment: Environment,
+    policy: Policy,
+    seed: int,
+    generator: np.random.Generator,
+    record: Recorder,
+    row: int,
+) -> None:
+    """Play one episode into one row of the record."""
+    policy.reset([generator], record.max_steps)
+    observation, _ = environment.reset(seed=seed)
+    record.state(row, 0, observation)
+    for step in range(record.max_steps):
+        action = policy.act(_batch_of_one(observation))[0]
+        observation, reward, terminated, truncated, _ = environment.step(action)
+        record.step(row, step, action, reward, terminated, truncated)
+        record.state(row, step + 1, observation)
+        if terminated or truncated:
+            record.lengths[row] = step + 1
+            return
+
+
+def play_together(
+    environment: VectorEnvironment,
+    policy: Policy,
+    seeds: Sequence[int],
+    generators: Sequence[np.random.Generator],
+    record: Recorder,
+) -> None:
+    """Play B episodes side by side until the last has ended.
+
+    All rows are taken down at every step; what comes after a row's end, such as the false
+    transition of an automatic reset, lies beyond its length and is never read.
+    """
+    mode = environment.metadata["autoreset_mode"]
+    policy.reset(generators, record.max_steps)
+    observation, _ = environment.reset(seed=list(seeds))  # type: ignore[arg-type]
+    every = slice(None)
+    record.state(every, 0, observation)
+    running = record.lengths == 0
+    for step in range(record.max_steps):
+        action = policy.act(observation)
+        observation, reward, terminated, truncated, info = environment.step(action)
+        over = terminated | truncated
+        record.step(every, step, action, reward, terminated, truncated)
+        record.state(every, step + 1, observation)
+        ending = np.flatnonzero(over & running)
+        if mode == AutoresetMode.SAME_STEP:
+            for row in ending.tolist():
+                record.state(row, step + 1, _of_row(info["final_obs"], row))
+        record.lengths[ending] = step + 1
+        running &= ~over
+        if not running.any():
+            return
+        if mode == AutoresetMode.DISABLED and over.any():
+            observation, _ = environment.reset(options={"reset_mask": over})
+
+
+def _batch_of_one(observation: Any) -> Any:
+    if isinstance(observation, Mapping):
+        return {name: values[None] for name, values in observation.items()}
+    return observation[None]
+
+
+def _of_row(observations: Any, row: int) -> Any:
+    if isinstance(observations, Mapping):
+        return {name: values[row] for name, values in observations.items()}
+    return observations[row]

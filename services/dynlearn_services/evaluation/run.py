@@ -1,0 +1,69 @@
+"""Evaluation of a published model, on its own test episodes or on another dataset."""
+
+import shutil
+from pathlib import Path
+
+from dynlearn.compute import pick_device
+from dynlearn.config import EvaluateConfig
+from dynlearn.data.store import EpisodeStore
+from dynlearn.errors import InvalidInput
+from dynlearn.evaluation import Metrics, evaluate, write_report
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.reward import LearnedReward
+from dynlearn.registry import Registry
+from dynlearn.task import describe_columns
+from dynlearn.training.dataset import split_dataset
+from dynlearn_services.home import Home
+from dynlearn_services.training.run import read_training
+
+
+def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
+    """Evaluate a model version and return its metrics and the folder of figures and card.
+
+    Raises:
+        NotFound: there is no such model or dataset.
+        InvalidInput: the dataset is of another environment, or the model's own has no test share.
+    """
+    version = Registry(home.models).resolve(config.model)
+    training, made = read_training(version.folder)
+    dataset = config.dataset or training.dataset
+    store = EpisodeStore.open(home.dataset(dataset))
+    if store.header.environment != made["environment"]:
+        raise InvalidInput(
+            f"expected a dataset of {made['environment']}, got one of {store.header.environment}"
+        )
+    episodes = None
+    if config.dataset is None:
+        episodes = split_dataset(training, store).test
+        if len(episodes) == 0:
+            raise InvalidInput(
+                "expected a model trained with a test share above zero, got none; name a --dataset"
+            )
+    folder = home.evaluation(f"{version.name}-{version.version}-{Path(dataset).name}")
+    home.require_writable(folder)
+    version.verify()
+    model = DynamicsModel.load(version.folder, pick_device(config.device), config.precision)
+    columns, focus = describe_columns(store.header.environment, model.spec.observation_size)
+    reward = LearnedReward.load(version.folder, model)
+    evaluation = evaluate(
+        model, store.table(episodes), columns, focus, config.horizon, config.seed, reward
+    )
+    for left in folder.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    write_report(
+        folder,
+        f"{version.name} {version.version}",
+        model.spec,
+        {
+            **made,
+            "learned from": training.dataset,
+            "dataset": dataset,
+            "dataset checksum": store.header.checksum,
+            "precision of prediction": config.precision,
+        },
+        evaluation,
+        [],
+        columns,
+        focus,
+    )
+    return evaluation.metrics, folder

@@ -1,0 +1,1 @@
+"""Playing real episodes with a planner over a learned model."""

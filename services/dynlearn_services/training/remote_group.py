@@ -1,0 +1,231 @@
+"""RemoteGroup: ensemble members that train in a Ray worker, on a CPU or GPU of its own.
+
+Shapes: E members of the group.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dynlearn.config import TrainConfig
+from dynlearn.errors import DynlearnError, Unavailable
+from dynlearn.models.networks import EnsembleNetwork
+from dynlearn.training.member_group import (
+    GroupFactory,
+    GroupMeasures,
+    MemberGroup,
+    TrainingData,
+    draw_weights,
+)
+from dynlearn_services.ray_cluster import ray_cluster
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+_TRIES_AFTER_DEATH = 10
+
+
+class _GroupWorker:
+    """The actor: one `MemberGroup`, on the worker's own device."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: EnsembleNetwork,
+        data: TrainingData,
+        first: int,
+        device: torch.device,
+    ):
+        self._arguments = (config, network, data, first, device)
+
+    def prepare(self) -> None:
+        """Make the group: not in the constructor, whose errors cannot be told from a death."""
+        config, network, data, first, device = self._arguments
+        torch.set_num_threads(1)
+        on_device = TrainingData(*(tensor.to(device) for tensor in vars(data).values()))
+        self.group = MemberGroup(config, network.to(device), on_device, first)
+
+    def advance(self, updates: int) -> None:
+        self.group.advance(updates)
+
+    def validate(self) -> GroupMeasures:
+        return GroupMeasures(*(tensor.cpu() for tensor in self.group.validate()))
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.cpu() for name, value in self.group.network.state_dict().items()}
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.cpu() for name, value in self.group.state().items()}
+
+    def load(self, state: Mapping[str, Tensor], update: int) -> None:
+        self.group.load(state, update)
+
+    def process(self) -> int:
+        return os.getpid()
+
+
+class RemoteGroup:
+    """The `dynlearn.training.member_group.Group` of a Ray worker.
+
+    A worker whose process dies is started again from the last state that was asked for, and does
+    again what came after it: to the same bits, since a group's training is determined.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: EnsembleNetwork,
+        data: ObjectRef[TrainingData],
+        first: int,
+        device: torch.device,
+    ):
+        """Start the worker; ``network`` gets its weights at the start and at each validation.
+
+        Raises:
+            Unavailable: Ray has no room for the worker, or it dies again and again.
+        """
+        import ray
+
+        self._network = network
+        # A copy: the weights of a view would bring the whole ensemble's along.
+        self._arguments = (config, copy.deepcopy(network), data, first, device)
+        self._actor_class: Any = ray.remote(num_cpus=1, num_gpus=device.type == "cuda")(
+            _GroupWorker
+        )
+        self._start()
+        self._update = 0
+        self._saved: tuple[dict[str, Tensor], int] | None = None
+        self._changes: list[tuple[str, tuple[Any, ...]]] = []
+        # What the worker draws, drawn here too, so as not to wait for it.
+        draw_weights(config, network, first)
+
+    def advance(self, updates: int) -> None:
+        """Make gradient updates of every member, each on its own next minibatch."""
+        self._change("advance", updates)
+        self._update += updates
+
+    def validate(self) -> GroupMeasures:
+        """Measure the members and fetch their weights."""
+        measures: GroupMeasures = self._change("validate")
+        self._fetch_weights()
+        return measures
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that `load` needs; the members come first in every tensor."""
+        state: dict[str, Tensor] = self._call("state")
+        self._saved, self._changes = (state, self._update), []
+        return state
+
+    def load(self, state: Mapping[str, Tensor], update: int) -> None:
+        """Go on from the `state` after so many updates."""
+        self._saved, self._changes, self._update = (dict(state), update), [], update
+        self._call("load", *self._saved)
+        self._fetch_weights()
+
+    def process(self) -> int:
+        """Return the worker's process id."""
+        pid: int = self._call("process")
+        return pid
+
+    def close(self) -> None:
+        """End the worker."""
+        import ray
+
+        ray.kill(self._worker)
+
+    def _fetch_weights(self) -> None:
+        self._network.load_state_dict(self._call("weights"))
+
+    def _change(self, method: str, *arguments: Any) -> Any:
+        result = self._call(method, *arguments)
+        self._changes.append((method, arguments))
+        return result
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Return a method's result, from a new worker where the old one dies."""
+        from ray.exceptions import RayActorError
+
+        for _ in range(_TRIES_AFTER_DEATH):
+            try:
+                return self._ask(method, *arguments)
+            except RayActorError as error:
+                reason = str(error).strip().rpartition("\n")[2].strip()
+            self._start()
+            with suppress(RayActorError):
+                self._repeat()
+        raise Unavailable(
+            f"expected training workers that stay alive, got one that died {_TRIES_AFTER_DEATH} "
+            f"times: {reason}; go on with --resume on machines with more memory"
+        )
+
+    def _start(self) -> None:
+        self._worker: Any = self._actor_class.remote(*self._arguments)
+        # Not waited for here: workers start side by side.
+        self._prepared = self._worker.prepare.remote()
+
+    def _repeat(self) -> None:
+        """Bring a new worker to where the old one was."""
+        if self._saved is not None:
+            self._ask("load", *self._saved)
+        for method, arguments in self._changes:
+            self._ask(method, *arguments)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        import ray
+        from ray.exceptions import RayTaskError
+
+        try:
+            ray.get(self._prepared)
+            return ray.get(getattr(self._worker, method).remote(*arguments))
+        except RayTaskError as error:
+            if isinstance(error.cause, DynlearnError):
+                raise error.cause from None
+            raise
+
+
+@contextmanager
+def remote_groups(config: TrainConfig) -> Iterator[GroupFactory]:
+    """Give what makes each group of members in a Ray worker, as long as the context lasts.
+
+    Args:
+        config: with ``workers``, how many groups there will be, and the kind of device on which
+            each trains: a GPU of its own, or one CPU thread.
+
+    Raises:
+        Unavailable: Ray cannot be reached or has no room.
+    """
+    with ray_cluster(config.workers):
+        import ray
+
+        room: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        on_gpu = config.device == "cuda" or (config.device == "auto" and "GPU" in room)
+        kind = "GPU" if on_gpu else "CPU"
+        if room.get(kind, 0) < config.workers:
+            raise Unavailable(
+                f"expected a Ray cluster with {config.workers} {kind}s for {config.workers} "
+                f"training workers, got {room.get(kind, 0):g}; take fewer workers"
+            )
+        device = torch.device("cuda" if on_gpu else "cpu")
+        groups: list[RemoteGroup] = []
+        stored: list[ObjectRef[TrainingData]] = []
+
+        def make(
+            config: TrainConfig, network: EnsembleNetwork, data: TrainingData, first: int
+        ) -> RemoteGroup:
+            if not stored:
+                stored.append(ray.put(data))
+            groups.append(RemoteGroup(config, network, stored[0], first, device))
+            return groups[-1]
+
+        try:
+            yield make
+        finally:
+            for group in groups:
+                group.close()

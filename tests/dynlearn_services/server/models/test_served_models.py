@@ -1,0 +1,255 @@
+import shutil
+import time
+import weakref
+
+import pytest
+import torch
+
+from dynlearn.errors import CorruptData, InvalidInput, NotFound, Unavailable
+from dynlearn.registry import Registry
+from dynlearn_services.server.models import memory
+from dynlearn_services.server.models.loaded_model import LoadedModel
+from dynlearn_services.server.models.served_models import ServedModels
+
+LIMIT = 1.0
+
+
+@pytest.fixture
+def serve(metrics):
+    opened = []
+
+    def serve(registry, *references, limit=LIMIT, warm=LoadedModel.warm_up):
+        models = ServedModels(registry, references, torch.device("cpu"), "float32", limit, metrics)
+        opened.append(models)
+        models.open(warm)
+        return models
+
+    yield serve
+    for models in opened:
+        models.close()
+
+
+def within(seconds, holds):
+    """Wait until something holds, and say whether it does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def states(models):
+    return {(each.name, each.version): (each.state, each.reason) for each in models.index()}
+
+
+def test_nothing_answers_before_it_is_warm(arm, metrics):
+    models = ServedModels(arm, ["arm"], torch.device("cpu"), "float32", LIMIT, metrics)
+    with pytest.raises(Unavailable, match="warming up"):
+        models.find("arm")
+    warmed = []
+    models.open(lambda loaded: warmed.append(loaded.version))
+    assert (models.find("arm").version, warmed) == ("2", ["2"])
+    models.close()
+
+
+def test_models_predict_in_the_precision_asked_for(arm, metrics):
+    models = ServedModels(arm, ["arm"], torch.device("cpu"), "bfloat16", LIMIT, metrics)
+    models.open(LoadedModel.warm_up)
+    for loaded in (models.find("arm"), models.load_version("arm", "1")):
+        assert loaded.model.precision == "bfloat16"
+        assert loaded.metadata([], {}).parameters.precision == "bfloat16"
+    models.close()
+
+
+def test_a_new_version_takes_over_within_a_second(arm, make_model, serve):
+    warmed = []
+    models = serve(arm, "arm", warm=lambda loaded: warmed.append(loaded.version))
+    before = models.find("arm")
+    arm.publish("arm", make_model(seed=3).save)
+    assert within(1, lambda: models.find("arm").version == "3")
+    assert warmed == ["2", "3"]
+    assert models.find_loaded("arm", "2") is before
+    arm.set_alias("arm", "champion", "1")
+    assert within(1, lambda: models.find("arm").version == "1")
+    # It is still there: going back costs nothing.
+    arm.set_alias("arm", "champion", "2")
+    assert within(1, lambda: models.find("arm") is before)
+
+
+def test_an_alias_and_a_version_are_followed_alone(arm, make_model, serve):
+    arm.set_alias("arm", "beta", "1")
+    by_alias, by_version = serve(arm, "arm@beta"), serve(arm, "arm/1")
+    arm.publish("arm", make_model(seed=3).save)
+    arm.set_alias("arm", "beta", "2")
+    assert within(1, lambda: by_alias.find("arm").version == "2")
+    assert by_version.find("arm").version == "1"
+
+
+def test_a_corrupt_version_changes_nothing(arm, make_model, serve):
+    models = serve(arm, "arm")
+
+    def truncated(folder):
+        make_model(seed=3).save(folder)
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+
+    arm.publish("arm", truncated)
+    assert within(2, lambda: "safetensors" in states(models)["arm", "3"][1])
+    assert models.find("arm").version == "2"
+    assert states(models)["arm", "2"] == ("READY", "")
+    with pytest.raises(CorruptData):
+        models.load_version("arm", "3")
+    arm.publish("arm", make_model(seed=4).save)
+    assert within(1, lambda: models.find("arm").version == "4")
+
+
+def test_a_fault_of_one_version_does_not_end_the_watch(arm, make_model, serve):
+    failed = []
+
+    def warm(loaded):
+        if loaded.version == "3":
+            failed.append(loaded.version)
+            raise RuntimeError("of this version")
+
+    models = serve(arm, "arm", warm=warm)
+    arm.publish("arm", make_model(seed=3).save)
+    assert within(2, lambda: failed)
+    assert models.find("arm").version == "2"
+    arm.publish("arm", make_model(seed=4).save)
+    assert within(2, lambda: models.find("arm").version == "4")
+
+
+def test_a_version_deleted_from_the_registry_goes_on_answering(arm, serve):
+    models = serve(arm, "arm")
+    pinned = models.load_version("arm", "1")
+    shutil.rmtree(arm.root / "arm" / "1")
+    shutil.rmtree(arm.root / "arm" / "2")
+    time.sleep(0.6)
+    assert models.find_loaded("arm", "1") is pinned
+    assert models.find("arm").version == "2"
+    assert models.versions("arm") == ["1", "2"]
+
+
+def test_the_version_asked_for_longest_ago_leaves_first(arm, make_model, serve):
+    for seed in (3, 4):
+        arm.publish("arm", make_model(seed=seed).save)
+    size = LoadedModel("arm", "1", make_model()).size
+    models = serve(arm, "arm", limit=2.5 * size / 2**30)
+    models.load_version("arm", "1")
+    models.load_version("arm", "2")
+    assert models.find_loaded("arm", "1") is not None
+    models.load_version("arm", "3")
+    assert [models.find_loaded("arm", v) is not None for v in "1234"] == [True, False, True, True]
+    assert models.load_version("arm", "2").version == "2"
+    assert [models.find_loaded("arm", v) is not None for v in "1234"] == [False, True, True, True]
+
+
+def test_what_was_counted_of_a_version_leaves_with_it(arm, make_model, serve, metrics):
+    arm.publish("arm", make_model(seed=3).save)
+    size = LoadedModel("arm", "1", make_model()).size
+    models = serve(arm, "arm", limit=1.5 * size / 2**30)
+    for version in "123":
+        models.load_version("arm", version)
+        metrics.observe_request("arm", version, "infer", "ok", 0.1)
+        metrics.observe_batch("arm", version, 1, time.monotonic())
+
+    def counted():
+        return {each for each in "123" if f'version="{each}"'.encode() in metrics.page()[0]}
+
+    assert counted() == {"2", "3"}
+    # An answer that was under way when its version left.
+    metrics.observe_request("arm", "1", "infer", "ok", 0.1)
+    models.load_version("arm", "1")
+    models.load_version("arm", "2")
+    assert counted() == {"3"}
+    models.unload("arm")
+    assert counted() == set()
+    assert b'model="arm"' not in b"".join(
+        line for line in metrics.page()[0].splitlines() if line.startswith(b"dynlearn_served")
+    )
+
+
+def test_memory_is_handed_back_when_nothing_holds_what_has_left(
+    arm, make_model, serve, monkeypatch
+):
+    arm.publish("arm", make_model(seed=3).save)
+    size = LoadedModel("arm", "1", make_model()).size
+    models = serve(arm, limit=1.5 * size / 2**30)
+    held, gone = [], []
+    monkeypatch.setattr(memory, "hand_back", lambda: gone.append(held[-1]() is None))
+    held.append(weakref.ref(models.load_version("arm", "1").model))
+    models.load_version("arm", "2")
+    assert gone == [True]
+    arm.publish("leg", make_model().save)
+    assert within(1, lambda: models.names == ["arm", "leg"])
+    held.append(weakref.ref(models.find("leg").model))
+    models.unload("leg")
+    assert gone == [True, True]
+
+
+def test_all_models_are_served_where_none_is_named(arm, make_model, serve):
+    models = serve(arm)
+    assert models.names == ["arm"]
+    arm.publish("leg", make_model().save)
+    assert within(1, lambda: models.names == ["arm", "leg"])
+    assert models.find("leg").version == "1"
+
+
+def test_load_and_unload(arm, make_model, serve):
+    models = serve(arm)
+    models.unload("arm")
+    time.sleep(0.6)
+    with pytest.raises(NotFound):
+        models.find("arm")
+    assert {state for state, _ in states(models).values()} == {"UNAVAILABLE"}
+    models.load("arm")
+    assert models.find("arm").version == "2"
+    with pytest.raises(NotFound):
+        models.unload("leg")
+    with pytest.raises(NotFound):
+        models.load("leg")
+    arm.publish("leg", lambda folder: (folder / "config.json").write_text("{}"))
+    with pytest.raises(CorruptData):
+        models.load("leg")
+    assert models.names == ["arm"]
+
+
+def test_a_pinned_model_is_loaded_as_it_was_pinned(arm, serve):
+    models = serve(arm, "arm/1")
+    models.load("arm")
+    assert models.find("arm").version == "1"
+    models.unload("arm")
+    models.load("arm")
+    # Two looks at the registry, whose champion is another.
+    time.sleep(0.6)
+    assert models.find("arm").version == "1"
+
+
+@pytest.mark.parametrize("name", ["arm@champion", "arm/1", "arn"])
+def test_what_is_loaded_is_a_model(arm, serve, name):
+    models = serve(arm, "arm")
+    with pytest.raises(NotFound, match="expected a model, got"):
+        models.load(name)
+
+
+def test_an_altered_version_is_refused_and_the_index_says_why(arm, serve):
+    models = serve(arm, "arm/2")
+    weights = arm.resolve("arm/1").folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 0x10
+    weights.write_bytes(content)
+    with pytest.raises(CorruptData, match="as it was published"):
+        models.load_version("arm", "1")
+    assert "as it was published" in states(models)["arm", "1"][1]
+
+
+def test_what_cannot_be_served(arm, tmp_path, metrics):
+    with pytest.raises(NotFound, match="did you mean arm"):
+        ServedModels(arm, ["arn"], torch.device("cpu"), "float32", LIMIT, metrics)
+    with pytest.raises(InvalidInput, match="one reference to a model, got arm/1 and arm;"):
+        ServedModels(arm, ["arm/1", "arm"], torch.device("cpu"), "float32", LIMIT, metrics)
+    with pytest.raises(NotFound, match="dynlearn train"):
+        ServedModels(
+            Registry(tmp_path / "empty"), [], torch.device("cpu"), "float32", LIMIT, metrics
+        )

@@ -1,0 +1,42 @@
+import os
+import socket
+import subprocess
+import sys
+
+SCRIPT = """
+from dynlearn.errors import Unavailable
+from dynlearn_services.ray_cluster import ray_cluster
+try:
+    with ray_cluster(1):
+        pass
+except Unavailable as error:
+    print(error)
+"""
+
+
+def test_an_address_where_nothing_listens_is_said_soon() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | {"RAY_ADDRESS": f"127.0.0.1:{port}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    expected = f"expected a Ray cluster at RAY_ADDRESS 127.0.0.1:{port}, got "
+    assert result.stdout.startswith(expected)
+    assert (result.stdout.count("\n"), result.stderr) == (1, "")
+
+
+def test_a_local_cluster_listens_on_this_machine_alone(ray_session: None) -> None:
+    import ray
+
+    (node,) = ray.nodes()
+    assert node["NodeManagerAddress"] == "127.0.0.1"
+    port = node["NodeManagerPort"]
+    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    listening = subprocess.run(
+        [sys.executable, "-c", f"import socket; socket.create_server(('127.0.0.2', {port}))"]
+    )
+    assert listening.returncode == 0, "another address of this machine is taken too"
