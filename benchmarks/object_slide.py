@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from dynlearn.config import CollectConfig, TrainConfig
-from dynlearn.data.store import DatasetHeader, EpisodeStore
+from dynlearn.data.header import DatasetHeader
+from dynlearn.data.store import EpisodeStore
 from dynlearn.data.transitions import Transitions, cut_transitions
 from dynlearn.training.dataset import fit, model_spec
 from dynlearn_services.collection.run import collect

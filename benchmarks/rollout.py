@@ -21,8 +21,9 @@ from torch import Tensor
 
 from benchmarks.race import Contender, Lap, Turn, race
 from benchmarks.report import markdown_table, print_figures, run_command
-from dynlearn.config import PredictionPrecision, Propagation
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.config.choices import PredictionPrecision, Propagation
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.spec import ModelSpec
 from dynlearn.planning import estimate_returns
 from dynlearn.spaces import BoxSpace, ObservationSpace
 

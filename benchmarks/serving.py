@@ -44,8 +44,9 @@ from benchmarks.rollout import (
 from dynlearn.config import ServeConfig
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.planning import estimate_returns
-from dynlearn.protocol.documents import OUTPUTS
-from dynlearn.protocol.messages import Array, Message, encode_request
+from dynlearn.protocol.messages import Message, encode_request
+from dynlearn.protocol.names import OUTPUTS
+from dynlearn.protocol.tensors import Array
 from dynlearn.registry import Registry
 from dynlearn.task import find_task
 from dynlearn_services.server import serve

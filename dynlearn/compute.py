@@ -2,7 +2,7 @@
 
 import torch
 
-from dynlearn.config import Device
+from dynlearn.config.choices import Device
 from dynlearn.errors import InvalidInput
 
 

@@ -14,8 +14,13 @@ DynlearnError
 Every message says what was expected, what came, and how to mend it, in one line.
 """
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class DynlearnError(Exception):
@@ -83,3 +88,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(known)}" if known else "there are none yet"
+
+
+def describe_fault(error: "ValidationError", whole: str) -> str:
+    """Return where the first fault that pydantic found is, what was expected and what came.
+
+    Args:
+        error: of a model that refused its input.
+        whole: what the input is called where the fault is in none of its parts.
+    """
+    first: dict[str, Any] = dict(error.errors(include_url=False)[0])
+    where = ".".join(map(str, first["loc"])) or whole
+    expected = first["msg"].removeprefix("Value error, ")
+    if expected.startswith("Input should be "):
+        expected = f"expected {expected.removeprefix('Input should be ')}"
+    given = first["input"]
+    is_plain = isinstance(given, str | int | float | None)
+    if is_plain and first["type"] not in ("json_invalid", "value_error"):
+        expected += f", got {reprlib.repr(given)}"
+    return f"{where}: {expected}"

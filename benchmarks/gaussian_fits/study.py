@@ -25,7 +25,7 @@ from benchmarks.gaussian_fits.optimizers import (
     tractable,
 )
 from benchmarks.gaussian_fits.parametrisations import PARAMETRISATIONS
-from dynlearn.config import TrustRegionMetric
+from dynlearn.config.choices import TrustRegionMetric
 from dynlearn.distributions.gaussian import FullGaussian, concatenate, kl_divergence
 from dynlearn.trust_region import TrustRegion
 

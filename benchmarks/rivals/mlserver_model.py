@@ -8,7 +8,7 @@ from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 from dynlearn.models.dynamics import DynamicsModel
-from dynlearn.protocol.documents import OUTPUTS
+from dynlearn.protocol.names import OUTPUTS
 
 
 class Dynamics(MLModel):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from dynlearn.errors import InvalidInput
-from dynlearn.protocol.documents import ModelParameters
+from dynlearn.protocol.metadata import ModelParameters
 
 Values = Any
 """A numpy array that is not to be written to; a torch tensor of a client ``as_torch``."""

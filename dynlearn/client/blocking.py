@@ -16,7 +16,7 @@ import httpx
 from dynlearn.client.answers import RemotePrediction, RemoteRollout, RemoteSample, RemoteSpec
 from dynlearn.client.calls import ModelCalls
 from dynlearn.client.exchange import FRESH, KEPT, Answer, Exchange, Outcome, Result, Server, Step
-from dynlearn.config import Propagation
+from dynlearn.config.choices import Propagation
 
 
 class DynamicsClient:

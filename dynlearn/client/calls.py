@@ -4,7 +4,6 @@ Shapes: E members, B batch, O observation, A action, D predicted columns, S star
 P candidates, N particles, H horizon, G context.
 """
 
-import operator
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from secrets import token_hex
@@ -12,7 +11,6 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
-import numpy as np
 from pydantic import ValidationError
 
 from dynlearn.client.answers import (
@@ -22,23 +20,13 @@ from dynlearn.client.answers import (
     RemoteSpec,
     Values,
 )
+from dynlearn.client.arguments import as_float32, as_integer, as_integers
 from dynlearn.client.exchange import Deadline, Exchange, Server
 from dynlearn.errors import CorruptData, InvalidInput, Unavailable, nearest
-from dynlearn.protocol.documents import (
-    OUTPUTS,
-    REWARD_MEAN,
-    ROLLOUT_OUTPUTS,
-    SAMPLE,
-    SAMPLE_MEMBER,
-    ModelMetadata,
-)
-from dynlearn.protocol.messages import (
-    HEADER_LENGTH,
-    Array,
-    Message,
-    decode_response,
-    encode_request,
-)
+from dynlearn.protocol.messages import HEADER_LENGTH, Message, decode_response, encode_request
+from dynlearn.protocol.metadata import ModelMetadata
+from dynlearn.protocol.names import OUTPUTS, REWARD_MEAN, ROLLOUT_OUTPUTS, SAMPLE, SAMPLE_MEMBER
+from dynlearn.protocol.tensors import Array
 from dynlearn.spaces import DiscreteSpace
 
 
@@ -84,12 +72,12 @@ class ModelCalls:
         names = _choose({**OUTPUTS, "reward_mean": REWARD_MEAN}, outputs)
         inputs = yield from self._rows(observation, action, deadline)
         if member is not None:
-            inputs["member"] = _as_integers("member", member)
+            inputs["member"] = as_integers("member", member)
         if context is not None:
-            inputs["context"] = _as_float32("context", context)
+            inputs["context"] = as_float32("context", context)
         parameters = {}
         if members is not None:
-            parameters["members"] = _as_integers("members", members).tolist()
+            parameters["members"] = as_integers("members", members).tolist()
         return RemotePrediction(
             *(yield from self._compute(self._infer_url, inputs, names, parameters, deadline))
         )
@@ -98,7 +86,7 @@ class ModelCalls:
         """See `DynamicsClient.sample`."""
         deadline = self.server.deadline()
         names = {"value": SAMPLE, "member": SAMPLE_MEMBER}
-        parameters = {"seed": _as_integer("seed", seed)}
+        parameters = {"seed": as_integer("seed", seed)}
         inputs = yield from self._rows(observation, action, deadline)
         drawn, version = yield from self._compute(
             self._infer_url, inputs, names, parameters, deadline
@@ -126,9 +114,9 @@ class ModelCalls:
             outputs = ("mean", "covariance") if reward is None else ("returns",)
         names = _choose(ROLLOUT_OUTPUTS, outputs)
         parameters: dict[str, Any] = {
-            "particles": _as_integer("particles", particles),
+            "particles": as_integer("particles", particles),
             "propagation": propagation,
-            "seed": _as_integer("seed", seed),
+            "seed": as_integer("seed", seed),
             "discount": float(discount),
             "risk_aversion": float(risk_aversion),
         }
@@ -137,11 +125,11 @@ class ModelCalls:
         if environment is not None:
             parameters["environment"] = environment
         inputs = {
-            "observations": _as_float32("observations", observations),
+            "observations": as_float32("observations", observations),
             "actions": (yield from self._actions("actions", actions, deadline)),
         }
         if context is not None:
-            inputs["context"] = _as_float32("context", context)
+            inputs["context"] = as_float32("context", context)
         return RemoteRollout(
             *(yield from self._compute(self._rollout_url, inputs, names, parameters, deadline))
         )
@@ -167,15 +155,15 @@ class ModelCalls:
         self, observation: Any, action: Any, deadline: Deadline
     ) -> Exchange[dict[str, Array]]:
         return {
-            "observation": _as_float32("observation", observation),
+            "observation": as_float32("observation", observation),
             "action": (yield from self._actions("action", action, deadline)),
         }
 
     def _actions(self, name: str, values: Any, deadline: Deadline) -> Exchange[Array]:
         spec = yield from self._known_spec(deadline)
         if isinstance(spec.action_space, DiscreteSpace):
-            return _as_integers(name, values)
-        return _as_float32(name, values)
+            return as_integers(name, values)
+        return as_float32(name, values)
 
     def _compute(
         self,
@@ -236,29 +224,3 @@ def _choose(known: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
                 f"outputs: expected names of outputs, got {name!r}; {nearest(name, known)}"
             )
     return {name: known[name] for name in names}
-
-
-def _as_float32(name: str, values: Any) -> Array:
-    try:
-        # What overflows becomes infinite, and the server refuses it by name.
-        with np.errstate(over="ignore"):
-            return np.asarray(values, np.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInput(f"{name}: expected rows of numbers ({error})") from error
-
-
-def _as_integers(name: str, values: Any) -> Array:
-    values = np.asarray(values)
-    if not values.ndim:
-        raise InvalidInput(f"{name}: expected integers, one a row, got the number {values}")
-    if values.dtype.kind not in "iu" and values.size:
-        raise InvalidInput(f"{name}: expected integers, got an array of {values.dtype}")
-    integers: Array = values.astype(np.int64)
-    return integers
-
-
-def _as_integer(name: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        raise InvalidInput(f"{name}: expected an integer, got {value!r}") from error

@@ -11,25 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dynlearn.data.arrays import ARRAYS, NO_SEED, STATE_ARRAYS, STEP_ARRAYS, Array, check_arrays
 from dynlearn.errors import CorruptData
-
-Array = NDArray[Any]
-
-STATE_ARRAYS = ("observations", "achieved_goals", "desired_goals")
-"""Arrays with a row for each state, T+1 an episode."""
-STEP_ARRAYS = ("actions", "rewards", "terminated", "truncated")
-"""Arrays with a row for each step, T an episode."""
-ARRAYS = STATE_ARRAYS + STEP_ARRAYS
-
-NO_SEED = -1
-"""What `EpisodeTable.seeds` holds where an episode's seed is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +53,9 @@ class Episode:
 
     def __post_init__(self) -> None:
         lengths = np.array([len(self.rewards)])
-        _check({name: getattr(self, name) for name in ARRAYS}, np.array([self.index]), lengths)
+        check_arrays(
+            {name: getattr(self, name) for name in ARRAYS}, np.array([self.index]), lengths
+        )
 
     def __len__(self) -> int:
         """Return T."""
@@ -181,7 +173,7 @@ class EpisodeTable:
         Raises:
             CorruptData: an array has a wrong shape or dtype, or holds NaN or infinity.
         """
-        _check({name: getattr(self, name) for name in ARRAYS}, self.indices, self.lengths)
+        check_arrays({name: getattr(self, name) for name in ARRAYS}, self.indices, self.lengths)
 
     def digests(self) -> list[bytes]:
         """Return the SHA-256 of each episode: of its index, seed, layout and every array."""
@@ -228,64 +220,3 @@ def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.
     """Return start, start + 1, ..., start + count - 1 of each pair, end to end."""
     ends = np.cumsum(counts)
     return np.repeat(starts - (ends - counts), counts) + np.arange(counts.sum())
-
-
-def _check(
-    arrays: Mapping[str, Array | None], indices: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> None:
-    if (lengths < 1).any():
-        raise CorruptData(
-            f"expected at least one step in episode {indices[np.argmin(lengths)]}, got none"
-        )
-    where = f"episode {indices[0]}" if len(indices) == 1 else f"{len(indices)} episodes"
-    if (arrays["achieved_goals"] is None) != (arrays["desired_goals"] is None):
-        raise CorruptData(f"expected both goals or neither in {where}, got one")
-    for name, values in arrays.items():
-        if values is None:
-            continue
-        _check_dtype(name, values, where)
-        rows = int(lengths.sum()) + (len(lengths) if name in STATE_ARRAYS else 0)
-        if len(values) != rows:
-            raise CorruptData(
-                f"expected {rows} rows of {name} in {where}, got {len(values)} "
-                f"beside {len(arrays['rewards'])} rewards"  # type: ignore[arg-type]
-            )
-        if not _all_finite(values):
-            raise CorruptData(_name_bad_number(name, values, indices, lengths))
-
-
-def _check_dtype(name: str, values: Array, where: str) -> None:
-    shape, dtype = values.shape, values.dtype
-    if name == "rewards":
-        fits, expected = values.ndim == 1 and dtype == np.float64, "float64 [T]"
-    elif name in ("terminated", "truncated"):
-        fits, expected = values.ndim == 1 and dtype == np.bool_, "bool [T]"
-    elif name == "actions" and values.ndim == 1:
-        fits, expected = dtype == np.int64, "numbers [T, A] or int64 [T]"
-    else:
-        fits = values.ndim == 2 and shape[1] > 0 and dtype.kind in "fiu" and dtype.isnative
-        expected = "numbers [T, A] or int64 [T]" if name == "actions" else "numbers [T+1, columns]"
-    if not fits:
-        raise CorruptData(f"expected {name} of {where} as {expected}, got {dtype} {list(shape)}")
-
-
-def _all_finite(values: Array) -> bool:
-    if values.dtype.kind != "f":
-        return True
-    # A sum is finite only if all its terms are, and needs no array of flags; it may overflow.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
-
-
-def _name_bad_number(
-    name: str, values: Array, indices: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> str:
-    row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
-    ends = np.cumsum(lengths + (name in STATE_ARRAYS))
-    position = int(np.searchsorted(ends, row, side="right"))
-    step = row - (int(ends[position - 1]) if position else 0)
-    bad = values[row].reshape(-1)
-    return (
-        f"expected finite numbers in {name} of episode {indices[position]}, "
-        f"got {bad[~np.isfinite(bad)][0]} in row {step}"
-    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from dynlearn.errors import CorruptData, InvalidInput, NotFound, nearest
+from dynlearn.errors import CorruptData, InvalidInput, NotFound, describe_fault, nearest
 from dynlearn.spaces import ActionSpace, ObservationSpace
 from dynlearn.storage.folder import Folder, open_folder
 
@@ -106,11 +108,9 @@ def load_header(folder: Folder) -> DatasetHeader:
     try:
         header = DatasetHeader.model_validate_json(content.to_pybytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise CorruptData(
             f"expected a dataset's header in {HEADER_FILE} of {folder.shown}, "
-            f"got {first['msg']}{f' at {place}' if place else ''}; collect the dataset anew"
+            f"got {describe_fault(error, 'a fault')}; collect the dataset anew"
         ) from error
     if header.finished and (
         len(header.shards) != header.shard_count or header.episodes != header.planned
@@ -145,6 +145,11 @@ def require_same(folder: Folder, existing: DatasetHeader, planned: DatasetHeader
             f"expected the options with which {folder.shown} was begun, got others: {changes}; "
             "give the same, or choose another name"
         )
+
+
+def checksum_of(digests: Sequence[bytes]) -> str:
+    """Return the checksum of episodes whose digests come in the order of their index."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _flat(header: DatasetHeader) -> dict[str, object]:

@@ -51,6 +51,27 @@ class ShardFolder:
                 parts.setdefault(int(match[1]), []).append(f"{SHARDS}/{name}")
         return parts
 
+    def require_whole(self) -> None:
+        """Check that the dataset is finished, and its shards as large as its header says.
+
+        Raises:
+            CorruptData: it is not, or one is not.
+        """
+        header, sizes = self._header, self.sizes()
+        if not header.finished:
+            there = sum(len(header.shard_indices(shard)) for shard in sizes)
+            raise CorruptData(
+                f"expected a finished dataset in {self._folder.shown}, got {there} of "
+                f"{header.planned} episodes; go on with it by dynlearn collect --resume and the "
+                "same options"
+            )
+        for shard, info in enumerate(header.shards):
+            if sizes.get(shard) != info.size:
+                raise CorruptData(
+                    f"expected {info.size} bytes in {shard_file(shard)} of {self._folder.shown}, "
+                    f"got {sizes.get(shard, 'no such file')}; collect the dataset anew"
+                )
+
     def read(self, shard: int) -> EpisodeTable:
         """Return a shard's episodes.
 

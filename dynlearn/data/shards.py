@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dynlearn.data.episodes import ARRAYS, NO_SEED, STATE_ARRAYS, EpisodeTable
+from dynlearn.data.arrays import ARRAYS, NO_SEED, STATE_ARRAYS
+from dynlearn.data.episodes import EpisodeTable
 from dynlearn.errors import CorruptData
 from dynlearn.spaces import ActionSpace, ObservationSpace
 

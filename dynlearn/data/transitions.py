@@ -5,13 +5,10 @@ Shapes: K episodes, M transitions, O observation, A action, E members.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dynlearn.data.episodes import EpisodeTable
 from dynlearn.errors import CorruptData, InvalidInput
@@ -106,16 +103,6 @@ def split_episodes(
         train=np.sort(order[validation + test :]),
         validation=np.sort(order[:validation]),
         test=np.sort(order[validation : validation + test]),
-    )
-
-
-def bootstrap(transitions: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """Draw each member's resample with replacement, from its own generator, as ids [E, M]."""
-    return torch.stack(
-        [
-            torch.randint(transitions, (transitions,), generator=generator, device=generator.device)
-            for generator in generators
-        ]
     )
 
 

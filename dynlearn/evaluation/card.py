@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dynlearn.evaluation.figures import draw_figures
 from dynlearn.evaluation.measures import Evaluation, Metrics
-from dynlearn.models.dynamics import ModelSpec
 from dynlearn.models.heads import HeadKind
+from dynlearn.models.spec import ModelSpec
 from dynlearn.storage.files import write_bytes, write_json
 
 METRICS_FILE = "metrics.json"

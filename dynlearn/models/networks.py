@@ -3,23 +3,22 @@
 Shapes: E members, B batch, I inputs, D targets.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from dynlearn.config.choices import Activation, Initialization
 from dynlearn.distributions.gaussian import DiagonalGaussian
 from dynlearn.distributions.mixture import Distribution
 from dynlearn.models.affine import members_affine, onednn_is_faster
 from dynlearn.models.heads import Head
-
-Activation = Literal["relu", "tanh", "silu"]
-Initialization = Literal["xavier_uniform", "lecun_uniform"]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -176,3 +175,17 @@ class EnsembleNetwork(nn.Module):
         if self.head.kind == "mean":
             return DiagonalGaussian(mean, self.residual_variance.expand_as(mean))
         return self.head.distribution(mean, raw)
+
+
+def view_members(network: EnsembleNetwork, members: slice) -> EnsembleNetwork:
+    """Return a network of some members, which shares its weights with the whole one."""
+    view = copy.deepcopy(network)
+    view.members = len(range(*members.indices(network.members)))
+    parts = zip(
+        (*view.parameters(), *view.buffers()),
+        (*network.parameters(), *network.buffers()),
+        strict=True,
+    )
+    for part, whole in parts:
+        part.data = whole.data[members]
+    return view

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dynlearn.config import TrainConfig
+from dynlearn.config.choices import Activation
 from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.transitions import Transitions, before_each_step, cut_transitions
 from dynlearn.errors import CorruptData, InvalidInput
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
-from dynlearn.models.networks import Activation
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
 
 _FOLDER = "reward"

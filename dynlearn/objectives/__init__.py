@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dynlearn.config import ObjectiveName, TrainConfig
+from dynlearn.config import TrainConfig
+from dynlearn.config.choices import ObjectiveName
 from dynlearn.objectives.likelihood import NLL, BetaNLL, StudentTNLL
 from dynlearn.objectives.moments import MSE, MomentMatching
 from dynlearn.objectives.objective import Objective
-from dynlearn.objectives.trustable import Trustable, TrustRegionNLL
+from dynlearn.objectives.trust_region_nll import TrustRegionNLL
+from dynlearn.objectives.trustable import Trustable
 from dynlearn.objectives.variational import VBEM, XVAMP
 from dynlearn.trust_region import TrustRegion
 

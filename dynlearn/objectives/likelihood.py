@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dynlearn.config import Covariance
+from dynlearn.config.choices import Covariance
 from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian
 from dynlearn.distributions.mixture import Distribution
 from dynlearn.models.heads import HeadKind

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dynlearn.config import Covariance
+from dynlearn.config.choices import Covariance
 from dynlearn.distributions.mixture import Distribution
 from dynlearn.errors import InvalidInput
 from dynlearn.models.heads import HeadKind

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from dynlearn.config import Covariance
+from dynlearn.config.choices import Covariance
 from dynlearn.distributions.mixture import Distribution
 from dynlearn.distributions.student_t import StudentT, VariationalStudentT
 from dynlearn.models.heads import HeadKind

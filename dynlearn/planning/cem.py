@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dynlearn.config import PlannerConfig
 from dynlearn.errors import InvalidInput, NumericalFailure
-from dynlearn.rollout.imagination import Dynamics, seeded
+from dynlearn.rollout.imagination import Dynamics
 from dynlearn.rollout.returns import estimate_returns
+from dynlearn.seeds import seeded
 from dynlearn.spaces import ActionSpace, BoxSpace
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dynlearn.client import DynamicsClient, RemotePrediction
-from dynlearn.config import Propagation
+from dynlearn.config.choices import Propagation
 from dynlearn.distributions.gaussian import FullGaussian
 from dynlearn.errors import InvalidInput, Unavailable
 from dynlearn.rollout.returns import Returns

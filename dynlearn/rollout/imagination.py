@@ -21,10 +21,10 @@ from torch import Tensor
 
 from dynlearn.errors import InvalidInput
 from dynlearn.rollout.draws import ChunkDraws, Hand, hands
-from dynlearn.seeds import ROLLOUT, derived_generator
+from dynlearn.seeds import ROLLOUT, check_seed, derived_generator
 
 if TYPE_CHECKING:
-    from dynlearn.config import Propagation
+    from dynlearn.config.choices import Propagation
 
 # Few enough for every thread to have some, even where there are many.
 _CHUNK_ROWS = 1024
@@ -98,26 +98,6 @@ class Trajectory:
         """The particles' covariance, [S, P, H, O, O]; zero with one particle."""
         deviation = self.particles - self.mean.unsqueeze(2)
         return torch.einsum("spnhi,spnhj->sphij", deviation, deviation) / self.particles.shape[2]
-
-
-def check_seed(seed: int) -> int:
-    """Return the seed.
-
-    Raises:
-        InvalidInput: it is not between 0 and 2⁶³ - 1.
-    """
-    if not 0 <= seed < 2**63:
-        raise InvalidInput(f"seed: expected 0 to {2**63 - 1}, got {seed}")
-    return seed
-
-
-def seeded(seed: int) -> torch.Generator:
-    """Return a generator on the CPU that begins at ``seed``.
-
-    Raises:
-        InvalidInput: the seed is not between 0 and 2⁶³ - 1.
-    """
-    return torch.Generator().manual_seed(check_seed(seed))
 
 
 def rollout(

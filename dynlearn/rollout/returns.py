@@ -16,7 +16,7 @@ from dynlearn.errors import InvalidInput
 from dynlearn.rollout.imagination import Dynamics, Imagination, finish
 
 if TYPE_CHECKING:
-    from dynlearn.config import Propagation
+    from dynlearn.config.choices import Propagation
     from dynlearn.task import TransitionFunction
 
 

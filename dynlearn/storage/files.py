@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dynlearn.errors import CorruptData, InvalidInput, NotFound
+from dynlearn.errors import CorruptData, InvalidInput, NotFound, describe_fault
 
 _MAX_JSON_BYTES = 64 * 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -71,9 +71,7 @@ def read_json(path: Path, kind: type[Model]) -> Model:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"expected a file {path}, got none") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
         raise CorruptData(
-            f"expected {kind.__name__} in {path}, got a fault at {where}: {first['msg']}; "
+            f"expected {kind.__name__} in {path}, got a fault: {describe_fault(error, 'file')}; "
             "restore the file from where it was made"
         ) from error

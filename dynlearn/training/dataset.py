@@ -13,14 +13,15 @@ from dynlearn.config import TrainConfig
 from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.store import EpisodeStore
 from dynlearn.data.transitions import EpisodeSplit, Transitions, cut_transitions, split_episodes
-from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure, describe_fault
+from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.reward import (
     LearnedReward,
     judged_transitions,
     reward_config,
     reward_spec,
 )
+from dynlearn.models.spec import ModelSpec
 from dynlearn.objectives import make_objective
 from dynlearn.spaces import ActionSpace, ObservationSpace
 from dynlearn.training.member_group import GroupFactory, MemberGroup
@@ -69,10 +70,8 @@ def model_spec(
             prior_components=objective.components,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = ": ".join((*map(str, first["loc"][:1]), first["msg"]))
         raise InvalidInput(
-            f"expected a model that can be built, got {reason.removeprefix('Value error, ')}"
+            f"expected a model that can be built, got {describe_fault(error, 'model')}"
         ) from error
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dynlearn.errors import NumericalFailure
+
 
 class EarlyStopping:
     """Remembers each member's best weights, and when to give a member up.
@@ -51,3 +53,21 @@ class EarlyStopping:
         self.best = {name: best[name] for name in self.best}
         self.best_measure, self.since_best = state["best_measure"], state["since_best"]
         self.all_stopped = bool(self.stopped.all())
+
+
+def choose_elites(measure: Tensor, elites: int | None) -> list[int]:
+    """Return the members to predict with by their best validation measures [E]: all, or the best.
+
+    Raises:
+        NumericalFailure: one of them has diverged before it was ever good.
+    """
+    members = list(range(len(measure)))
+    if elites is not None:
+        members = torch.argsort(measure)[:elites].tolist()
+    diverged = [member for member in members if not measure[member].isfinite()]
+    if diverged:
+        raise NumericalFailure(
+            f"expected a finite validation NLL of every member, got none for members "
+            f"{diverged}; lower the learning rate or keep fewer elites"
+        )
+    return members

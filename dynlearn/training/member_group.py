@@ -8,9 +8,8 @@ Shapes: E members of the group, B batch, M samples, I inputs, D targets.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -18,7 +17,6 @@ import torch
 from torch import Tensor
 
 from dynlearn.config import TrainConfig
-from dynlearn.data.transitions import bootstrap
 from dynlearn.distributions.mixture import Distribution
 from dynlearn.models.heads import MAX_VARIANCE, MIN_VARIANCE
 from dynlearn.models.networks import EnsembleNetwork
@@ -260,18 +258,14 @@ def draw_weights(config: TrainConfig, network: EnsembleNetwork, first: int) -> N
     )
 
 
-def view_members(network: EnsembleNetwork, members: slice) -> EnsembleNetwork:
-    """Return a network of some members, which shares its weights with the whole one."""
-    view = copy.deepcopy(network)
-    view.members = len(range(*members.indices(network.members)))
-    parts = zip(
-        (*view.parameters(), *view.buffers()),
-        (*network.parameters(), *network.buffers()),
-        strict=True,
+def bootstrap(transitions: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw each member's resample with replacement, from its own generator, as ids [E, M]."""
+    return torch.stack(
+        [
+            torch.randint(transitions, (transitions,), generator=generator, device=generator.device)
+            for generator in generators
+        ]
     )
-    for part, whole in parts:
-        part.data = whole.data[members]
-    return view
 
 
 GroupFactory = Callable[[TrainConfig, EnsembleNetwork, TrainingData, int], Group]

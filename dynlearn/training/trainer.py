@@ -21,15 +21,10 @@ from dynlearn.config import TrainConfig
 from dynlearn.data.transitions import Transitions
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
 from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.networks import view_members
 from dynlearn.storage.tensors import load_state, save_state
-from dynlearn.training.early_stopping import EarlyStopping
-from dynlearn.training.member_group import (
-    GroupFactory,
-    GroupMeasures,
-    MemberGroup,
-    TrainingData,
-    view_members,
-)
+from dynlearn.training.early_stopping import EarlyStopping, choose_elites
+from dynlearn.training.member_group import GroupFactory, GroupMeasures, MemberGroup, TrainingData
 from dynlearn.training.threads import SideBySide, groups_for_threads
 
 # Between two looks at whether to stop; every look is a rendezvous of the groups.
@@ -266,24 +261,6 @@ class Trainer:
         return self.config.model_dump(
             mode="json", exclude={"resume", "device", "member_groups", "workers", "learn_reward"}
         ) | {"data": self.checksum}
-
-
-def choose_elites(measure: Tensor, elites: int | None) -> list[int]:
-    """Return the members to predict with by their best validation measures [E]: all, or the best.
-
-    Raises:
-        NumericalFailure: one of them has diverged before it was ever good.
-    """
-    members = list(range(len(measure)))
-    if elites is not None:
-        members = torch.argsort(measure)[:elites].tolist()
-    diverged = [member for member in members if not measure[member].isfinite()]
-    if diverged:
-        raise NumericalFailure(
-            f"expected a finite validation NLL of every member, got none for members "
-            f"{diverged}; lower the learning rate or keep fewer elites"
-        )
-    return members
 
 
 def _group_count(config: TrainConfig, model: DynamicsModel) -> int:

@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from dynlearn.config import TrustRegionMetric
+from dynlearn.config.choices import TrustRegionMetric
 from dynlearn.distributions.gaussian import FullGaussian, Gaussian
 from dynlearn.errors import InvalidInput, nearest
 from dynlearn.trust_region import frobenius, kl, wasserstein

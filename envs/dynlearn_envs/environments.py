@@ -15,8 +15,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import NDArray
 
+from dynlearn.adapters.gymnasium_spaces import describe_action, describe_observation
 from dynlearn.errors import InvalidInput, NotFound, nearest
-from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
+from dynlearn.spaces import ActionSpace, ObservationSpace
 from dynlearn_envs.fetch_pick_and_place.task import FETCH_PICK_AND_PLACE
 from dynlearn_envs.registration import OBJECT_SLIDE, register_environments
 
@@ -118,49 +119,8 @@ def describe_spaces(environment: Environment) -> tuple[ObservationSpace, ActionS
             neither a vector of real numbers nor one of n choices.
     """
     return (
-        _describe_observation(environment.observation_space),
-        _describe_action(environment.action_space),
-    )
-
-
-def _describe_observation(space: gymnasium.Space[Any]) -> ObservationSpace:
-    if _is_vector(space):
-        return ObservationSpace(observation=_box(space))
-    if isinstance(space, gymnasium.spaces.Dict):
-        parts = dict(space.spaces)
-        if (
-            parts.keys() == {"observation", "achieved_goal", "desired_goal"}
-            and all(_is_vector(part) for part in parts.values())
-            and parts["achieved_goal"].shape == parts["desired_goal"].shape
-        ):
-            return ObservationSpace(
-                observation=_box(parts["observation"]), goal=_box(parts["desired_goal"])
-            )
-    raise InvalidInput(
-        "expected observations that are a 1-D Box, or a Dict of 1-D Boxes observation, "
-        f"achieved_goal and desired_goal, got {_one_line(space)}; flatten them with a wrapper"
-    )
-
-
-def _describe_action(space: gymnasium.Space[Any]) -> ActionSpace:
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return DiscreteSpace(n=int(space.n), start=int(space.start))
-    if _is_vector(space) and np.issubdtype(cast(np.dtype[Any], space.dtype), np.floating):
-        return _box(space)
-    raise InvalidInput(
-        "expected actions that are Discrete or a 1-D Box of real numbers, "
-        f"got {_one_line(space)}; change them with a wrapper"
-    )
-
-
-def _is_vector(space: gymnasium.Space[Any]) -> bool:
-    return isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
-
-
-def _box(space: gymnasium.Space[Any]) -> BoxSpace:
-    box = cast(gymnasium.spaces.Box, space)
-    return BoxSpace(
-        low=tuple(box.low.tolist()), high=tuple(box.high.tolist()), dtype=str(box.dtype)
+        describe_observation(environment.observation_space),
+        describe_action(environment.action_space),
     )
 
 

@@ -26,16 +26,17 @@ from dynlearn.planning import CEM
 from dynlearn.registry import ModelVersion
 from dynlearn.task import find_task
 from dynlearn.training.dataset import split_dataset
+from dynlearn.training.provenance import read_training
 from dynlearn_envs.environments import describe_spaces, make_environment
 from dynlearn_envs.fetch_pick_and_place.task import FETCH_PICK_AND_PLACE
-from dynlearn_envs.object_slide import dynamics as slide_dynamics
+from dynlearn_envs.object_slide.truth import TrueSlide
 from dynlearn_envs.registration import OBJECT_SLIDE
 from dynlearn_services.collection.run import collect
 from dynlearn_services.home import Home
 from dynlearn_services.planning.run import Playthrough, play, run_plan
 from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
 from dynlearn_services.server import running_server
-from dynlearn_services.training.run import read_training, run_training
+from dynlearn_services.training.run import run_training
 
 Result = tuple[dict[str, Any], str]
 
@@ -159,19 +160,6 @@ def _learn(
             home,
             lambda progress: bar.show(progress.update, training_figures(progress)),
         )
-
-
-class TrueSlide:
-    """The true dynamics of ObjectSlide, as a planner's `dynlearn.rollout.imagination.Dynamics`."""
-
-    members = 1
-    device = torch.device("cpu")
-
-    def step(
-        self, observation: Tensor, action: Tensor, member: Tensor | None, noise: Tensor | None
-    ) -> Tensor:
-        """Return the true next observations; there are no members and there is no noise."""
-        return slide_dynamics.step(observation, action)
 
 
 def play_truth(plan: PlanConfig) -> Playthrough:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from dynlearn.training.trainer import TrainingProgress
-    from dynlearn_services.collection.run import CollectProgress
+    from dynlearn_services.collection.writer import CollectProgress
 
 _SECONDS_BETWEEN_LINES = 5.0
 

@@ -38,7 +38,7 @@ from benchmarks.gaussian_fits.parametrisations import (
 from benchmarks.gaussian_fits.study import UNIVARIATE, Key, Trace, run_study
 from benchmarks.non_contextual import figures, table
 from dynlearn.distributions.gaussian import FullGaussian, kl_divergence
-from dynlearn.objectives.trustable import natural_gradient_step
+from dynlearn.objectives.natural_gradient import natural_gradient_step
 from dynlearn.trust_region import TrustRegion
 
 INSTANCES, SAMPLES, DIMENSIONS = 4, 30, 3

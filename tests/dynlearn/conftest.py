@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from dynlearn.data.episodes import Episode, EpisodeTable
 from dynlearn.data.transitions import Transitions
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import BoxSpace, ObservationSpace
 
 # The same examples every time, however slow the machine.

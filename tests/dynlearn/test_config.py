@@ -9,11 +9,11 @@ from dynlearn.config import (
     CollectConfig,
     Config,
     EvaluateConfig,
-    ObjectiveName,
     PlanConfig,
     ServeConfig,
     TrainConfig,
 )
+from dynlearn.config.choices import ObjectiveName
 
 KINDS = [CollectConfig, TrainConfig, EvaluateConfig, ServeConfig, PlanConfig]
 NEEDED = {"dataset": "d", "model": "m"}

@@ -21,7 +21,8 @@ import torch
 
 from dynlearn.client import AsyncDynamicsClient, DynamicsClient
 from dynlearn.errors import DynlearnError
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.spec import ModelSpec
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
 

@@ -257,7 +257,7 @@ def demo(
 @datasets.command("list")
 def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the datasets of the home."""
-    from dynlearn.data.store import list_datasets, read_header
+    from dynlearn.data.header import list_datasets, read_header
 
     place = Home(home)
     names = list_datasets(str(place.root / "datasets"))
@@ -285,7 +285,7 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @datasets.command("show")
 def show_dataset(dataset: str, home: HomeOption = None) -> None:
     """Print what a dataset is and how it was made."""
-    from dynlearn.data.store import read_header
+    from dynlearn.data.header import read_header
 
     print(read_header(Home(home).dataset(dataset)).model_dump_json(indent=2))
 

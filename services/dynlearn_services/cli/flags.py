@@ -11,29 +11,17 @@ from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
-from dynlearn.errors import InvalidInput, nearest
+from dynlearn.config.parsing import flag_of, parse_config
+from dynlearn.errors import InvalidInput
 
 _MAX_YAML_BYTES = 2**20
 _LONGEST_METAVAR = 40
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def parse_config(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Return a configuration made of ``values``.
-
-    Raises:
-        InvalidInput: a key is unknown, absent, or has a value that does not suit it.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        faults = (_describe(model, dict(fault)) for fault in error.errors())
-        raise InvalidInput("; ".join(faults)) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -124,7 +112,7 @@ _CONFIG_FILE = inspect.Parameter(
 
 
 def _parameter(name: str, field: FieldInfo, section: str | None) -> inspect.Parameter:
-    flag = _flag(name)
+    flag = flag_of(name)
     is_switch = field.annotation is bool
     default = "required" if field.is_required() else _shown(field)
     metavar = None if is_switch else _metavar(field)
@@ -144,10 +132,6 @@ def _parameter(name: str, field: FieldInfo, section: str | None) -> inspect.Para
         default=None,
         annotation=Annotated[bool | None if is_switch else str | None, option],
     )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _shown(field: FieldInfo) -> str:
@@ -178,16 +162,3 @@ def _metavar(field: FieldInfo) -> str:
     if get_origin(kind) is tuple:
         return "INT,INT,..." if get_args(kind)[0] is int else "TEXT,TEXT,..."
     return {int: "INT", float: "NUMBER"}.get(kind, "TEXT")
-
-
-def _describe(model: type[BaseModel], fault: dict[str, Any]) -> str:
-    """Return what was expected, what came and the mend, for one fault that pydantic found."""
-    name = str(fault["loc"][0]) if fault["loc"] else ""
-    if fault["type"] == "missing":
-        return f"expected {_flag(name)} ({model.model_fields[name].description}), got none"
-    if fault["type"] == "extra_forbidden":
-        return f"expected a known key, got {name!r}; {nearest(name, model.model_fields)}"
-    if fault["type"] == "value_error":
-        return (f"{_flag(name)}: " if name else "") + str(fault["ctx"]["error"])
-    message = fault["msg"].removeprefix("Input should be ")
-    return f"{_flag(name)}: expected {message}, got {fault['input']!r}"

@@ -14,12 +14,9 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 
 from dynlearn.config import CollectConfig
 from dynlearn.data.episodes import EpisodeTable
-from dynlearn.errors import CorruptData
-from dynlearn.spaces import ActionSpace, ObservationSpace
 from dynlearn_envs.environments import (
     Environment,
     VectorEnvironment,
@@ -28,9 +25,7 @@ from dynlearn_envs.environments import (
     make_vector_environment,
 )
 from dynlearn_envs.policies import Policy, make_policy
-
-Array = NDArray[Any]
-Rows = int | slice
+from dynlearn_services.collection.recorder import Recorder
 
 
 def episode_seeds(seed: int, index: int) -> tuple[int, np.random.Generator]:
@@ -84,75 +79,6 @@ class CollectionWorker:
         if self._vector is None or self._vector.num_envs != size:
             self._vector = make_vector_environment(self._config.env, size, self._max_steps)
         return self._vector
-
-
-class Recorder:
-    """Takes down B episodes of at most `max_steps` steps."""
-
-    def __init__(
-        self,
-        episodes: int,
-        max_steps: int,
-        observation_space: ObservationSpace,
-        action_space: ActionSpace,
-    ):
-        """Make room for them."""
-        self.max_steps = max_steps
-        self.lengths = np.zeros(episodes, dtype=np.int64)
-        boxes = {"observations": observation_space.observation}
-        if observation_space.goal is not None:
-            boxes |= dict.fromkeys(("achieved_goals", "desired_goals"), observation_space.goal)
-        self._states = {
-            name: np.empty((episodes, max_steps + 1, box.size), dtype=box.dtype)
-            for name, box in boxes.items()
-        }
-        width, dtype = (
-            ((action_space.size,), action_space.dtype)
-            if action_space.kind == "box"
-            else ((), "int64")
-        )
-        self._steps: dict[str, Array] = {
-            "actions": np.empty((episodes, max_steps, *width), dtype=dtype),
-            "rewards": np.empty((episodes, max_steps), dtype=np.float64),
-            "terminated": np.zeros((episodes, max_steps), dtype=np.bool_),
-            "truncated": np.zeros((episodes, max_steps), dtype=np.bool_),
-        }
-
-    def state(self, rows: Rows, step: int, observation: Any) -> None:
-        """Take down what was observed after ``step`` steps.
-
-        Raises:
-            CorruptData: it has another shape than the observation space says.
-        """
-        parts = observation if isinstance(observation, Mapping) else {"observation": observation}
-        for name, array in self._states.items():
-            part, room = parts[name.removesuffix("s")], array[rows, step]
-            if np.shape(part) != room.shape:
-                raise CorruptData(
-                    f"expected {name} of shape {room.shape} as the observation space says, "
-                    f"got {np.shape(part)} after {step} steps"
-                )
-            room[...] = part
-
-    def step(
-        self, rows: Rows, step: int, action: Any, reward: Any, terminated: Any, truncated: Any
-    ) -> None:
-        """Take down the step that led from state ``step`` to the next."""
-        values = (action, reward, terminated, truncated)
-        for array, value in zip(self._steps.values(), values, strict=True):
-            array[rows, step] = value
-
-    def table(self, indices: Sequence[int], seeds: Sequence[int]) -> EpisodeTable:
-        """Return the episodes, each up to its own end."""
-        steps = np.arange(self.max_steps) < self.lengths[:, None]
-        states = np.arange(self.max_steps + 1) <= self.lengths[:, None]
-        return EpisodeTable(
-            np.array(indices, dtype=np.int64),
-            np.array(seeds, dtype=np.int64),
-            self.lengths,
-            **{name: values[states] for name, values in self._states.items()},
-            **{name: values[steps] for name, values in self._steps.items()},
-        )
 
 
 def play_one(

@@ -13,8 +13,8 @@ from dynlearn.models.reward import LearnedReward
 from dynlearn.registry import Registry
 from dynlearn.task import describe_columns
 from dynlearn.training.dataset import split_dataset
+from dynlearn.training.provenance import read_training
 from dynlearn_services.home import Home
-from dynlearn_services.training.run import read_training
 
 
 def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:

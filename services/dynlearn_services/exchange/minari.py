@@ -15,7 +15,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-import gymnasium
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
@@ -24,11 +23,18 @@ from minari.dataset.minari_dataset import MinariDataset, parse_dataset_id
 from minari.storage import get_dataset_path
 from numpy.typing import NDArray
 
+from dynlearn.adapters.gymnasium_spaces import (
+    describe_action,
+    describe_observation,
+    to_gymnasium,
+)
 from dynlearn.data.episodes import Episode
-from dynlearn.data.store import DatasetHeader, EpisodeStore, read_header
+from dynlearn.data.header import DatasetHeader, read_header
+from dynlearn.data.store import EpisodeStore
+from dynlearn.data.writer import EpisodeWriter
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, nearest
-from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
-from dynlearn_envs.environments import Environment, describe_spaces, make_environment
+from dynlearn.spaces import BoxSpace, ObservationSpace
+from dynlearn_envs.environments import Environment, make_environment
 
 _EPISODES_AT_ONCE = 500
 _UNKNOWN = "unknown"
@@ -56,8 +62,8 @@ def export_minari(store: EpisodeStore, dataset_id: str) -> None:
                 dataset_id,
                 list(islice(buffers, _EPISODES_AT_ONCE)),
                 env=_find_environment(store.header),
-                observation_space=_to_gymnasium(store.header.observation_space),
-                action_space=_to_gymnasium(store.header.action_space),
+                observation_space=to_gymnasium(store.header.observation_space),
+                action_space=to_gymnasium(store.header.action_space),
                 algorithm_name=store.header.policy,
                 description=_describe(store.header),
                 data_format="hdf5",
@@ -90,7 +96,7 @@ def import_minari(dataset_id: str, uri: str) -> DatasetHeader:
         try:
             source = minari.load_dataset(dataset_id)
             header = _plan_import(dataset_id, source)
-            store = EpisodeStore.create(uri, header, resume=_is_cut_off(uri))
+            store = EpisodeWriter.create(uri, header, resume=_is_cut_off(uri))
             try:
                 for shard in store.missing_shards():
                     store.append(list(_read_episodes(source, header.shard_indices(shard))))
@@ -145,25 +151,6 @@ def _describe(header: DatasetHeader) -> str:
     return f"Collected with dynlearn: {json.dumps(made)}"
 
 
-def _to_gymnasium(space: ObservationSpace | ActionSpace) -> gymnasium.Space[Any]:
-    if isinstance(space, ObservationSpace):
-        if space.goal is None:
-            return _to_gymnasium(space.observation)
-        goal = _to_gymnasium(space.goal)
-        return gymnasium.spaces.Dict(
-            {
-                "observation": _to_gymnasium(space.observation),
-                "achieved_goal": goal,
-                "desired_goal": goal,
-            }
-        )
-    if isinstance(space, BoxSpace):
-        dtype: Any = np.dtype(space.dtype)
-        low, high = np.array(space.low, dtype), np.array(space.high, dtype)
-        return gymnasium.spaces.Box(low, high, dtype=dtype)
-    return gymnasium.spaces.Discrete(space.n, start=space.start)
-
-
 def _to_buffer(episode: Episode) -> EpisodeBuffer:
     observations: Any = episode.observations
     if episode.achieved_goals is not None:
@@ -183,10 +170,8 @@ def _to_buffer(episode: Episode) -> EpisodeBuffer:
 
 
 def _plan_import(dataset_id: str, source: MinariDataset) -> DatasetHeader:
-    spaces: Environment = gymnasium.Env()
-    spaces.observation_space = source.observation_space
-    spaces.action_space = source.action_space
-    observation_space, action_space = describe_spaces(spaces)
+    observation_space = describe_observation(source.observation_space)
+    action_space = describe_action(source.action_space)
     if not source.total_episodes:
         raise CorruptData(f"expected episodes in the Minari dataset {dataset_id}, got none")
     # Recorders may keep another dtype than the space has; the arrays' own is what counts.

@@ -11,9 +11,8 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
-from dynlearn.errors import DynlearnError, InvalidInput, Unavailable
-from dynlearn.protocol.documents import ModelMetadata
-from dynlearn.protocol.messages import describe_fault
+from dynlearn.errors import DynlearnError, InvalidInput, Unavailable, describe_fault
+from dynlearn.protocol.metadata import ModelMetadata
 from dynlearn_services.server.calls.rollouts import known_rewards
 from dynlearn_services.server.http.access import PAGE_FILES, Guard
 from dynlearn_services.server.http.bodies import read_body
@@ -174,4 +173,4 @@ def _parse(kind: type[_Kind], body: bytes) -> _Kind:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidInput(describe_fault(error)) from error
+        raise InvalidInput(describe_fault(error, "body")) from error

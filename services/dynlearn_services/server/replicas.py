@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlearn.compute import pick_device
-from dynlearn.config import Device, ServeConfig
+from dynlearn.config import ServeConfig
+from dynlearn.config.choices import Device
 from dynlearn.errors import Unavailable
 from dynlearn.registry import Registry
 from dynlearn_services.ray_cluster import ray_cluster

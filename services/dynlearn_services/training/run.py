@@ -1,14 +1,12 @@
 """A training run: fit on the training episodes, judge on the test episodes, publish."""
 
-import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 
 from dynlearn.config import TrainConfig
 from dynlearn.data.store import EpisodeStore
@@ -16,15 +14,14 @@ from dynlearn.errors import DynlearnError, InvalidInput, NumericalFailure
 from dynlearn.evaluation import Metrics, evaluate, write_report
 from dynlearn.objectives import make_objective
 from dynlearn.registry import ModelVersion, Registry
-from dynlearn.storage.files import read_json, write_json
 from dynlearn.task import describe_columns
 from dynlearn.training.dataset import TrainedModel, reward_checkpoint, split_dataset, train
 from dynlearn.training.member_group import GroupFactory, MemberGroup
+from dynlearn.training.provenance import write_training
 from dynlearn.training.trainer import TrainingProgress
 from dynlearn_services.home import Home
 from dynlearn_services.training.remote_group import remote_groups
 
-TRAINING_FILE = "training.json"
 _CHECKPOINT = "checkpoint.safetensors"
 _EVALUATION_HORIZON = 15
 
@@ -145,7 +142,7 @@ def _publish(
         config.seed,
         trained.reward,
     )
-    made = {
+    made: dict[str, JsonValue] = {
         "environment": header.environment,
         "dataset": config.dataset,
         "dataset checksum": header.checksum,
@@ -155,20 +152,18 @@ def _publish(
         "trained on": f"{len(split.train)} episodes",
         "seed": config.seed,
     }
-    provenance = {
-        "config": config.model_dump(mode="json", exclude={"resume"}),
-        "made": made,
-        "versions": {name: version(name) for name in ("dynlearn", "torch", "numpy")}
-        | {"python": platform.python_version()},
-        "held_out_episodes": "test" if len(split.test) else "validation",
-        "history": trained.history,
-    }
 
     def write(folder: Path) -> None:
         trained.model.save(folder)
         if trained.reward is not None:
             trained.reward.save(folder)
-        write_json(folder / TRAINING_FILE, provenance)
+        write_training(
+            folder,
+            config,
+            made,
+            "test" if len(split.test) else "validation",
+            trained.history,
+        )
         write_report(
             folder,
             config.model,
@@ -199,22 +194,6 @@ def _describe_objective(config: TrainConfig) -> str:
             if bound is not None
         ]
     return ", ".join(words)
-
-
-def read_training(folder: Path) -> tuple[TrainConfig, dict[str, JsonValue]]:
-    """Return the configuration that a published model was trained with, and how it was made.
-
-    Raises:
-        NotFound: the model was published without.
-        CorruptData: the file is altered.
-    """
-    training = read_json(folder / TRAINING_FILE, _Training)
-    return training.config, training.made
-
-
-class _Training(BaseModel):
-    config: TrainConfig
-    made: dict[str, JsonValue]
 
 
 @contextmanager

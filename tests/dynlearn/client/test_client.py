@@ -21,7 +21,8 @@ from dynlearn.errors import (
     Unauthorized,
     Unavailable,
 )
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.spec import ModelSpec
 from dynlearn.planning.remote import RemoteDynamics
 from dynlearn.registry import Registry
 from dynlearn.rollout.imagination import rollout

@@ -13,7 +13,9 @@ from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from dynlearn.data.episodes import Episode, EpisodeTable
-from dynlearn.data.store import DatasetHeader, EpisodeStore, list_datasets, read_header
+from dynlearn.data.header import DatasetHeader, list_datasets, read_header
+from dynlearn.data.store import EpisodeStore
+from dynlearn.data.writer import EpisodeWriter
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
 
@@ -57,7 +59,7 @@ DIGESTS = EpisodeTable.of(EPISODES).digests()
 
 def write(uri: str, **changes: Any) -> DatasetHeader:
     planned = header(**changes)
-    store = EpisodeStore.create(uri, planned)
+    store = EpisodeWriter.create(uri, planned)
     for shard in store.missing_shards():
         store.append([EPISODES[index] for index in planned.shard_indices(shard)])
     return store.finish()
@@ -109,7 +111,7 @@ def test_discrete_actions_are_kept_as_integers(tmp_path: Path) -> None:
         action_space=DiscreteSpace(n=3, start=-1),
         planned=1,
     )
-    store = EpisodeStore.create(str(tmp_path / "data"), planned)
+    store = EpisodeWriter.create(str(tmp_path / "data"), planned)
     flags = np.array([False, True])
     observations = np.zeros((3, 1), dtype=np.float32)
     store.append([Episode(0, 1, observations, np.array([-1, 1]), np.ones(2), flags, ~flags)])
@@ -133,17 +135,17 @@ def test_a_missing_dataset_names_the_nearest(tmp_path: Path) -> None:
 def test_an_unfinished_dataset_says_how_far_it_is_and_goes_on(tmp_path: Path) -> None:
     write(str(tmp_path / "undisturbed"))
     uri = str(tmp_path / "data")
-    store = EpisodeStore.create(uri, header())
+    store = EpisodeWriter.create(uri, header())
     with pytest.raises(CorruptData, match=r"got 0 of 5 episodes.*--resume"):
         EpisodeStore.open(uri)
     store.append(EPISODES[:2])
     with pytest.raises(CorruptData, match="got 2 of 5 episodes"):
         EpisodeStore.open(uri)
     with pytest.raises(InvalidInput, match="cut off; go on with it by --resume"):
-        EpisodeStore.create(uri, header())
+        EpisodeWriter.create(uri, header())
     assert not read_header(uri).finished
 
-    store = EpisodeStore.create(uri, header(), resume=True)
+    store = EpisodeWriter.create(uri, header(), resume=True)
     assert store.missing_shards() == [1, 2]
     with pytest.raises(InvalidInput, match="expected all 3 shards"):
         store.finish()
@@ -156,7 +158,7 @@ def test_an_unfinished_dataset_says_how_far_it_is_and_goes_on(tmp_path: Path) ->
 def test_resuming_keeps_parts_and_cleans_what_a_crash_left(tmp_path: Path) -> None:
     write(str(tmp_path / "undisturbed"))
     uri = str(tmp_path / "data")
-    store = EpisodeStore.create(uri, header())
+    store = EpisodeWriter.create(uri, header())
     store.append(EPISODES[:2])
     store.put_aside(EpisodeTable.of(EPISODES[3:4]))
     shards = tmp_path / "data" / "shards"
@@ -166,7 +168,7 @@ def test_resuming_keeps_parts_and_cleans_what_a_crash_left(tmp_path: Path) -> No
     with pytest.raises(CorruptData, match="got 2 of 5"):
         EpisodeStore.open(uri)
 
-    store = EpisodeStore.create(uri, header(), resume=True)
+    store = EpisodeWriter.create(uri, header(), resume=True)
     assert store.missing_shards() == [0, 1, 2]
     assert [table.digests() for table in store.aside(1)] == [[DIGESTS[3]]]
     assert sorted(path.name for path in shards.iterdir()) == [".00001.3.part", "00000.arrow"]
@@ -184,7 +186,7 @@ def test_a_writer_that_dies_while_writing_leaves_no_half_file(
         raise KeyboardInterrupt
 
     uri = str(tmp_path / "data")
-    store = EpisodeStore.create(uri, header())
+    store = EpisodeWriter.create(uri, header())
     with monkeypatch.context() as patch:
         patch.setattr("dynlearn.storage.folder._flush", die)
         with pytest.raises(KeyboardInterrupt):
@@ -193,24 +195,24 @@ def test_a_writer_that_dies_while_writing_leaves_no_half_file(
     assert [path.name for path in shards.iterdir()] == [".00000.arrow.tmp"]
     with pytest.raises(CorruptData, match="got 0 of 5 episodes"):
         EpisodeStore.open(uri)
-    assert EpisodeStore.create(uri, header(), resume=True).missing_shards() == [0, 1, 2]
+    assert EpisodeWriter.create(uri, header(), resume=True).missing_shards() == [0, 1, 2]
     assert list(shards.iterdir()) == []
 
 
 def test_resuming_takes_the_same_options(tmp_path: Path) -> None:
     uri = str(tmp_path / "data")
-    EpisodeStore.create(uri, header())
+    EpisodeWriter.create(uri, header())
     changed = header(config={"seed": 1, "noise": 0.5}, versions={"numpy": "3"}, planned=6)
     with pytest.raises(InvalidInput, match=r"numpy \(2, now 3\), planned .*, seed \(0, now 1\)"):
-        EpisodeStore.create(uri, changed, resume=True)
+        EpisodeWriter.create(uri, changed, resume=True)
 
 
 def test_a_finished_dataset_is_not_overwritten(tmp_path: Path) -> None:
     finished = write(str(tmp_path / "data"))
     before = content(tmp_path / "data")
     with pytest.raises(InvalidInput, match="which is finished; choose another name"):
-        EpisodeStore.create(str(tmp_path / "data"), header())
-    store = EpisodeStore.create(str(tmp_path / "data"), header(), resume=True)
+        EpisodeWriter.create(str(tmp_path / "data"), header())
+    store = EpisodeWriter.create(str(tmp_path / "data"), header(), resume=True)
     assert store.missing_shards() == []
     assert store.finish() == finished
     store.abandon_if_empty()
@@ -219,11 +221,11 @@ def test_a_finished_dataset_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_abandoning_removes_only_what_the_store_made(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
-    EpisodeStore.create(str(tmp_path), header()).abandon_if_empty()
+    EpisodeWriter.create(str(tmp_path), header()).abandon_if_empty()
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    EpisodeStore.create(str(tmp_path / "data"), header()).abandon_if_empty()
+    EpisodeWriter.create(str(tmp_path / "data"), header()).abandon_if_empty()
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    store = EpisodeStore.create(str(tmp_path / "data"), header())
+    store = EpisodeWriter.create(str(tmp_path / "data"), header())
     store.append(EPISODES[:2])
     store.abandon_if_empty()
     assert (tmp_path / "data" / "dataset.json").exists()
@@ -301,7 +303,7 @@ def test_a_truncated_or_missing_shard_is_refused_on_opening(tmp_path: Path, cut:
     [
         ("", "got an empty file"),
         ('{"version": 1', "Invalid JSON"),
-        ('{"version": 2}', "Input should be 1 at version"),
+        ('{"version": 2}', "version: expected 1, got 2"),
         ("[]", "expected a dataset's header"),
     ],
 )
@@ -319,7 +321,7 @@ def test_a_header_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
 
 
 def test_nan_and_misfits_do_not_enter(tmp_path: Path) -> None:
-    store = EpisodeStore.create(str(tmp_path / "data"), header())
+    store = EpisodeWriter.create(str(tmp_path / "data"), header())
     table = EpisodeTable.of(EPISODES[:2])
     table.actions[3, 1] = np.nan
     with pytest.raises(CorruptData, match="actions of episode 1, got nan in row 1"):
@@ -355,7 +357,7 @@ def test_indices_outside_the_dataset_are_refused(tmp_path: Path, indices: list[i
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InvalidInput, match="expected a folder that can be") as caught:
-        EpisodeStore.create(str(tmp_path / "file" / "data"), header())
+        EpisodeWriter.create(str(tmp_path / "file" / "data"), header())
     assert "\n" not in str(caught.value)
 
 
@@ -363,7 +365,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
 def test_a_folder_without_write_permission_is_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InvalidInput, match="expected a folder that can be written to"):
-        EpisodeStore.create(str(tmp_path / "data"), header())
+        EpisodeWriter.create(str(tmp_path / "data"), header())
 
 
 def test_an_unknown_filesystem_is_refused_without_telling_the_password() -> None:
@@ -399,13 +401,13 @@ def bucket() -> Iterator[str]:
 def test_a_dataset_lives_in_s3_as_on_the_disk(bucket: str, tmp_path: Path) -> None:
     local = write(str(tmp_path / "data"))
     uri = bucket.format("folder/data")
-    store = EpisodeStore.create(uri, header())
+    store = EpisodeWriter.create(uri, header())
     store.append(EPISODES[:2])
     store.put_aside(EpisodeTable.of(EPISODES[3:4]))
     with pytest.raises(CorruptData, match="got 2 of 5 episodes") as caught:
         EpisodeStore.open(uri)
     assert "secret" not in str(caught.value)
-    store = EpisodeStore.create(uri, header(), resume=True)
+    store = EpisodeWriter.create(uri, header(), resume=True)
     assert store.missing_shards() == [1, 2]
     assert len(store.aside(1)) == 1
     store.append(EPISODES[2:4])
@@ -426,7 +428,7 @@ def test_a_dataset_lives_in_s3_as_on_the_disk(bucket: str, tmp_path: Path) -> No
 
 
 def test_an_empty_dataset_in_s3_is_abandoned(bucket: str) -> None:
-    EpisodeStore.create(bucket.format("empty"), header()).abandon_if_empty()
+    EpisodeWriter.create(bucket.format("empty"), header()).abandon_if_empty()
     with pytest.raises(NotFound):
         EpisodeStore.open(bucket.format("empty"))
 
@@ -434,5 +436,5 @@ def test_an_empty_dataset_in_s3_is_abandoned(bucket: str) -> None:
 def test_a_server_that_refuses_is_one_line(bucket: str) -> None:
     uri = bucket.replace("datasets", "no-such-bucket").replace("creation=true", "creation=false")
     with pytest.raises(InvalidInput, match="got s3://no-such-bucket/data: ") as caught:
-        EpisodeStore.create(uri.format("data"), header())
+        EpisodeWriter.create(uri.format("data"), header())
     assert "\n" not in str(caught.value)

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlearn.data.episodes import EpisodeTable
-from dynlearn.data.transitions import bootstrap, cut_transitions, cut_windows, split_episodes
+from dynlearn.data.transitions import cut_transitions, cut_windows, split_episodes
 from dynlearn.errors import CorruptData, InvalidInput
 from dynlearn.spaces import BoxSpace, DiscreteSpace
+from dynlearn.training.member_group import bootstrap
 
 MakeTable = Callable[..., EpisodeTable]
 BOX = BoxSpace(low=(-1,), high=(1,))

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
-from dynlearn.models.dynamics import SPEC_FILE, WEIGHTS_FILE, DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import SPEC_FILE, WEIGHTS_FILE, DynamicsModel
+from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import DiscreteSpace
 
 MakeModel = Callable[..., DynamicsModel]

@@ -7,8 +7,9 @@ import torch
 from dynlearn.config import TrainConfig
 from dynlearn.data.episodes import Episode, EpisodeTable
 from dynlearn.errors import CorruptData, InvalidInput
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.reward import LearnedReward, judged_transitions, reward_config
+from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.training.dataset import fit_reward
 

@@ -2,7 +2,8 @@ from typing import get_args
 
 import pytest
 
-from dynlearn.config import ObjectiveName, TrainConfig
+from dynlearn.config import TrainConfig
+from dynlearn.config.choices import ObjectiveName
 from dynlearn.errors import InvalidInput
 from dynlearn.objectives import MSE, NLL, BetaNLL, MomentMatching, Objective, make_objective
 

@@ -12,7 +12,7 @@ from dynlearn.errors import InvalidInput
 from dynlearn.models.heads import Head
 from dynlearn.models.networks import EnsembleNetwork
 from dynlearn.objectives import BetaNLL, Objective, Trustable, TrustRegionNLL
-from dynlearn.objectives.trustable import natural_gradient_step
+from dynlearn.objectives.natural_gradient import natural_gradient_step
 from dynlearn.trust_region import TrustRegion
 
 IDS = torch.arange(40).repeat(2, 1)

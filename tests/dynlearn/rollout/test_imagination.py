@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynlearn.config import Propagation
+from dynlearn.config.choices import Propagation
 from dynlearn.errors import InvalidInput
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.rollout.imagination import (

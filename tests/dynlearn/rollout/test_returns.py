@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dynlearn.config import Propagation
+from dynlearn.config.choices import Propagation
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.planning import estimate_returns
 

@@ -8,10 +8,13 @@ import torch
 
 from dynlearn.config import TrainConfig
 from dynlearn.data.episodes import Episode
-from dynlearn.data.store import DatasetHeader, EpisodeStore
+from dynlearn.data.header import DatasetHeader
+from dynlearn.data.store import EpisodeStore
 from dynlearn.data.transitions import Transitions
+from dynlearn.data.writer import EpisodeWriter
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn.training.dataset import fit, model_spec, reward_checkpoint, split_dataset, train
 from dynlearn.training.trainer import TrainingProgress
@@ -57,7 +60,7 @@ def _dataset(
         planned=EPISODES,
         episodes_per_shard=EPISODES,
     )
-    store = EpisodeStore.create(str(folder), header)
+    store = EpisodeWriter.create(str(folder), header)
     episodes = []
     for index in range(EPISODES):
         rng = np.random.default_rng(index)
@@ -283,8 +286,8 @@ def test_more_elites_than_members_are_refused(tmp_path: Path) -> None:
             {"target_columns": (0,), "absolute_columns": (1,)},
             "absolute_columns: expected some of the target columns (0,), got (1,)",
         ),
-        ({"hidden": (0,)}, "hidden: Input should be greater than or equal to 1"),
-        ({"hidden": (10**9,)}, "hidden: Input should be less than or equal to"),
+        ({"hidden": (0,)}, "hidden.0: expected greater than or equal to 1, got 0"),
+        ({"hidden": (10**9,)}, "hidden.0: expected less than or equal to 65536, got"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused(

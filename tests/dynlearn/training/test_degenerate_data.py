@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlearn.config import ObjectiveName, TrainConfig
+from dynlearn.config import TrainConfig
+from dynlearn.config.choices import ObjectiveName
 from dynlearn.data.transitions import Transitions
 from dynlearn.errors import CorruptData, NumericalFailure
 from dynlearn.spaces import BoxSpace, ObservationSpace

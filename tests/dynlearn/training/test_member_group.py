@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynlearn.config import ObjectiveName, TrainConfig
+from dynlearn.config import TrainConfig
+from dynlearn.config.choices import ObjectiveName
 from dynlearn.data.transitions import Transitions
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.heads import Head
-from dynlearn.models.networks import EnsembleNetwork
+from dynlearn.models.networks import EnsembleNetwork, view_members
+from dynlearn.models.spec import ModelSpec
 from dynlearn.objectives import make_objective
 from dynlearn.storage.tensors import load_state
 from dynlearn.training.dataset import model_spec
-from dynlearn.training.member_group import MemberGroup, TrainingData, view_members
+from dynlearn.training.member_group import MemberGroup, TrainingData
 from dynlearn.training.trainer import Trainer
 
 FULL = ["nll", "beta_nll", "trust_region_nll", "trustable"]

@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 from torch import Tensor
 
-from dynlearn.config import ObjectiveName, TrainConfig
+from dynlearn.config import TrainConfig
+from dynlearn.config.choices import ObjectiveName
 from dynlearn.data.transitions import Transitions
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.spec import ModelSpec
 from dynlearn.storage.tensors import load_state, save_state
 from dynlearn.training.dataset import model_spec
 from dynlearn.training.trainer import Trainer, TrainingProgress

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynlearn.config import TrustRegionMetric
+from dynlearn.config.choices import TrustRegionMetric
 from dynlearn.distributions.gaussian import Gaussian
 from dynlearn.trust_region import TrustRegion, bound
 from dynlearn.trust_region.bound import pull, replace_masked, replace_picked

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlearn.config import TrustRegionMetric
+from dynlearn.config.choices import TrustRegionMetric
 from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian, Gaussian
 from dynlearn.errors import InvalidInput
 from dynlearn.trust_region import TrustRegion

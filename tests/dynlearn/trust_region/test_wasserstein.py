@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
 
-from dynlearn.config import TrustRegionMetric
+from dynlearn.config.choices import TrustRegionMetric
 from dynlearn.distributions.gaussian import DiagonalGaussian, Gaussian, wasserstein
 from dynlearn.trust_region import TrustRegion
 

@@ -12,7 +12,7 @@ import pytest
 from dynlearn.config import TrainConfig
 from dynlearn.data.episodes import Episode
 from dynlearn.data.header import DatasetHeader
-from dynlearn.data.store import EpisodeStore
+from dynlearn.data.writer import EpisodeWriter
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
@@ -34,7 +34,7 @@ def write_dataset(home: Path, name: str, episodes: int, finish: bool = True) -> 
         planned=episodes,
         episodes_per_shard=episodes,
     )
-    store = EpisodeStore.create(str(home / "datasets" / name), header)
+    store = EpisodeWriter.create(str(home / "datasets" / name), header)
     if finish:
         store.append([random_episode(index) for index in range(episodes)])
         store.finish()

@@ -5,8 +5,9 @@ import pytest
 from pydantic import BaseModel, model_validator
 
 from dynlearn.config import CollectConfig, TrainConfig
+from dynlearn.config.parsing import parse_config
 from dynlearn.errors import InvalidInput
-from dynlearn_services.cli.flags import parse_config, read_yaml, with_config
+from dynlearn_services.cli.flags import read_yaml, with_config
 
 
 def test_values_are_parsed_from_text() -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from dynlearn.config import CollectConfig
 from dynlearn.data.episodes import EpisodeTable
-from dynlearn.data.store import EpisodeStore, read_header
+from dynlearn.data.header import read_header
+from dynlearn.data.store import EpisodeStore
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
-from dynlearn_services.collection.run import CollectProgress, block_size, collect, plan_dataset
+from dynlearn_services.collection.run import block_size, collect, plan_dataset
 from dynlearn_services.collection.worker import CollectionWorker, episode_seeds
+from dynlearn_services.collection.writer import CollectProgress
 
 HERE = Path(__file__).parent
 VECTORS = ["CountingNextStep-v0", "CountingSameStep-v0", "CountingDisabled-v0"]

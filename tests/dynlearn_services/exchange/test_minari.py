@@ -11,6 +11,7 @@ from minari.data_collector import EpisodeBuffer
 
 from dynlearn.config import CollectConfig
 from dynlearn.data.store import EpisodeStore
+from dynlearn.data.writer import EpisodeWriter
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
 from dynlearn_services.collection.run import plan_dataset
 from dynlearn_services.collection.worker import CollectionWorker
@@ -29,7 +30,7 @@ def collected(folder: Path, env: str, **changes: Any) -> EpisodeStore:
         dataset="data", env=env, policy="random", episodes=5, episodes_per_shard=2, **changes
     )
     header, max_steps = plan_dataset(config)
-    store = EpisodeStore.create(str(folder), header)
+    store = EpisodeWriter.create(str(folder), header)
     worker = CollectionWorker(config, max_steps)
     for shard in store.missing_shards():
         store.append(worker.play(list(header.shard_indices(shard))))

@@ -11,8 +11,9 @@ from dynlearn.config import PlanConfig
 from dynlearn.errors import InvalidInput
 from dynlearn.task import find_task
 from dynlearn_envs.environments import draw_frame, make_environment
+from dynlearn_envs.object_slide.truth import TrueSlide
 from dynlearn_envs.registration import OBJECT_SLIDE
-from dynlearn_services.demo import TrueSlide, play_random, play_truth
+from dynlearn_services.demo import play_random, play_truth
 from dynlearn_services.planning.pictures import draw_imagined, save_gif
 from dynlearn_services.planning.run import play
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.spec import ModelSpec
 from dynlearn.registry import Registry
 from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
 from dynlearn_services.server.inference.thread import Inference

@@ -20,8 +20,9 @@ from tritonclient.utils import InferenceServerException
 from dynlearn.config import ServeConfig
 from dynlearn.distributions.mixture import Prediction
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
-from dynlearn.protocol.documents import OUTPUTS, ModelMetadata
 from dynlearn.protocol.messages import HEADER_LENGTH
+from dynlearn.protocol.metadata import ModelMetadata
+from dynlearn.protocol.names import OUTPUTS
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, DiscreteSpace
 from dynlearn_services.server import running_server
@@ -214,8 +215,10 @@ def test_asynchronous_triton_client(url, model, rows):
                 await client.infer("harm", inputs)
         return results
 
+    expected = model.predict(*rows).mean.numpy()
     for result in asyncio.run(ask()):
-        assert_same_bits(result, {OUTPUTS["mean"]: model.predict(*rows).mean.numpy()})
+        # Of merged requests: products of other shapes round otherwise on some processors.
+        np.testing.assert_allclose(result.as_numpy(OUTPUTS["mean"]), expected, rtol=0, atol=1e-6)
 
 
 def test_triton_reads_our_errors(triton, rows):

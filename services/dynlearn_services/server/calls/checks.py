@@ -9,10 +9,10 @@ from typing import Self
 
 import numpy as np
 
-from dynlearn.config import ActionsOutside
+from dynlearn.config.choices import ActionsOutside
 from dynlearn.errors import InvalidInput
-from dynlearn.models.dynamics import ModelSpec
-from dynlearn.protocol.messages import Array
+from dynlearn.models.spec import ModelSpec
+from dynlearn.protocol.tensors import Array
 from dynlearn.spaces import DiscreteSpace
 
 

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dynlearn.config import Propagation
-from dynlearn.errors import InvalidInput
+from dynlearn.config.choices import Propagation
+from dynlearn.errors import InvalidInput, describe_fault
 
 _MOST_PARTICLES = 10_000
 
@@ -31,9 +31,7 @@ class CallParameters(BaseModel):
         try:
             return cls.model_validate(dict(parameters))
         except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise InvalidInput(f"parameters.{where}: {fault['msg']}") from error
+            raise InvalidInput(f"parameters.{describe_fault(error, '')}") from error
 
     @property
     def deadline(self) -> float | None:

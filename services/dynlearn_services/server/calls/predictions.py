@@ -7,15 +7,15 @@ from functools import partial
 import orjson
 
 from dynlearn.errors import InvalidInput, NumericalFailure, TooLarge
-from dynlearn.protocol.documents import OUTPUTS, SAMPLE, SAMPLE_MEMBER
 from dynlearn.protocol.messages import (
-    Array,
     InferRequest,
     InferResponse,
     Message,
     decode_request,
     encode_response,
 )
+from dynlearn.protocol.names import OUTPUTS, SAMPLE, SAMPLE_MEMBER
+from dynlearn.protocol.tensors import Array
 from dynlearn_services.server.calls.checks import check_inputs
 from dynlearn_services.server.calls.parameters import PredictParameters
 from dynlearn_services.server.models.loaded_model import Draw, LoadedModel

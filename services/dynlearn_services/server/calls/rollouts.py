@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from dynlearn.errors import InvalidInput, NumericalFailure, TooLarge, nearest
-from dynlearn.models.dynamics import ModelSpec
-from dynlearn.protocol.documents import ROLLOUT_OUTPUTS
-from dynlearn.protocol.messages import Array, InferRequest, Message
+from dynlearn.models.spec import ModelSpec
+from dynlearn.protocol.messages import InferRequest, Message
+from dynlearn.protocol.names import ROLLOUT_OUTPUTS
+from dynlearn.protocol.tensors import Array
 from dynlearn.rollout.imagination import rollout_in_turns
 from dynlearn.rollout.returns import returns_in_turns
 from dynlearn.spaces import DiscreteSpace

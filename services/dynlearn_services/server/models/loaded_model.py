@@ -12,23 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlearn.config import PredictionPrecision, Propagation
+from dynlearn.config.choices import PredictionPrecision, Propagation
 from dynlearn.distributions.mixture import Prediction
 from dynlearn.errors import InvalidInput, nearest
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.reward import LearnedReward
-from dynlearn.protocol.documents import (
-    OUTPUTS,
-    REWARD_MEAN,
-    SAMPLE,
-    SAMPLE_MEMBER,
-    ModelMetadata,
-    ModelParameters,
-    TensorMetadata,
-)
-from dynlearn.protocol.messages import Array
+from dynlearn.protocol.metadata import ModelMetadata, ModelParameters, TensorMetadata
+from dynlearn.protocol.names import OUTPUTS, REWARD_MEAN, SAMPLE, SAMPLE_MEMBER
+from dynlearn.protocol.tensors import Array
 from dynlearn.registry import ModelVersion
-from dynlearn.rollout.imagination import seeded
+from dynlearn.seeds import seeded
 from dynlearn.spaces import DiscreteSpace
 from dynlearn_services.server.calls.checks import Inputs
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dynlearn.config import PredictionPrecision
+from dynlearn.config.choices import PredictionPrecision
 from dynlearn.errors import CorruptData, DynlearnError, InvalidInput, NotFound, Unavailable, nearest
 from dynlearn.registry import ModelVersion, Registry
 from dynlearn_services.server.metrics import Metrics

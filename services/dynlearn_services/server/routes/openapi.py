@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from dynlearn.errors import Unavailable
-from dynlearn.protocol.documents import OUTPUTS, ROLLOUT_OUTPUTS
-from dynlearn.protocol.messages import Array
+from dynlearn.protocol.names import OUTPUTS, ROLLOUT_OUTPUTS
+from dynlearn.protocol.tensors import Array
 from dynlearn.spaces import DiscreteSpace
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.routes.tensors import DOCUMENTS, describe_routes

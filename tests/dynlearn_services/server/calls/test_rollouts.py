@@ -8,8 +8,9 @@ import torch
 from dynlearn.client import DynamicsClient
 from dynlearn.config import ServeConfig, TrainConfig
 from dynlearn.errors import InvalidInput
-from dynlearn.models.dynamics import DynamicsModel, ModelSpec
+from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.reward import LearnedReward, reward_spec
+from dynlearn.models.spec import ModelSpec
 from dynlearn.planning.remote import RemoteDynamics
 from dynlearn.protocol.messages import HEADER_LENGTH, decode_response, encode_request
 from dynlearn.registry import Registry

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dynlearn.errors import DeadlineExceeded, Unavailable
-from dynlearn.protocol.documents import OUTPUTS
+from dynlearn.protocol.names import OUTPUTS
 from dynlearn_services.server.calls.checks import Inputs
 from dynlearn_services.server.inference.thread import Inference
 from dynlearn_services.server.models.loaded_model import LoadedModel

@@ -13,8 +13,8 @@ from tritonclient.utils import InferenceServerException
 
 from dynlearn.config import ServeConfig
 from dynlearn.models.dynamics import DynamicsModel
-from dynlearn.protocol.documents import OUTPUTS, SAMPLE, SAMPLE_MEMBER
 from dynlearn.protocol.messages import decode_response
+from dynlearn.protocol.names import OUTPUTS, SAMPLE, SAMPLE_MEMBER
 from dynlearn.registry import Registry
 from dynlearn_services.server import running_server
 from dynlearn_services.server.models.loaded_model import LoadedModel

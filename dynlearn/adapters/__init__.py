@@ -1,0 +1,1 @@
+"""Other people's interfaces; the only place of the library that imports their packages."""

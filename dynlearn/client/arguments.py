@@ -1,0 +1,50 @@
+"""What callers give, as what is sent."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from dynlearn.errors import InvalidInput
+from dynlearn.protocol.tensors import Array
+
+
+def as_float32(name: str, values: Any) -> Array:
+    """Return numbers in float32.
+
+    Raises:
+        InvalidInput: they are no numbers, or rows differ in length.
+    """
+    try:
+        # What overflows becomes infinite, and the server refuses it by name.
+        with np.errstate(over="ignore"):
+            return np.asarray(values, np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"{name}: expected rows of numbers ({error})") from error
+
+
+def as_integers(name: str, values: Any) -> Array:
+    """Return integers, one a row at least.
+
+    Raises:
+        InvalidInput: there is only one, or they are no integers.
+    """
+    values = np.asarray(values)
+    if not values.ndim:
+        raise InvalidInput(f"{name}: expected integers, one a row, got the number {values}")
+    if values.dtype.kind not in "iu" and values.size:
+        raise InvalidInput(f"{name}: expected integers, got an array of {values.dtype}")
+    integers: Array = values.astype(np.int64)
+    return integers
+
+
+def as_integer(name: str, value: Any) -> int:
+    """Return an integer.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise InvalidInput(f"{name}: expected an integer, got {value!r}") from error

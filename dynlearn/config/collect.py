@@ -1,0 +1,34 @@
+"""The configuration of a collection."""
+
+from pydantic import Field
+
+from dynlearn.config.base import Config, Seed
+
+
+class CollectConfig(Config):
+    """Collect episodes of a Gymnasium environment into a dataset, with Ray workers."""
+
+    dataset: str = Field(description="name of the dataset to write")
+    env: str = Field("dynlearn/ObjectSlide-v1", description="Gymnasium environment id")
+    episodes: int = Field(500, ge=1, le=10_000_000, description="number of episodes")
+    policy: str = Field("scripted", description="behaviour policy: random or scripted")
+    noise: float = Field(
+        0.3, ge=0, description="standard deviation of the action noise, in half action ranges"
+    )
+    random_share: float = Field(
+        0.3, ge=0, le=1, description="share of episodes with uniformly random actions"
+    )
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="longest episode; the environment's own limit if absent",
+    )
+    seed: Seed = Field(0, description="dataset seed; with it the content is determined")
+    episodes_per_shard: int = Field(500, ge=1, le=100_000, description="episodes in one file")
+    workers: int = Field(2, ge=1, le=1024, description="number of Ray workers")
+    resume: bool = Field(False, description="go on with a dataset that was cut off")
+
+    def content(self) -> dict[str, object]:
+        """Return the options that determine the dataset's content."""
+        return self.model_dump(exclude={"workers", "resume"})

@@ -1,0 +1,70 @@
+"""A model as the protocol describes it, and what a planner must know of it.
+
+Shapes: E members, O observation, D predicted columns.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from dynlearn.config.choices import Covariance, PredictionPrecision
+from dynlearn.protocol.documents import Datatype
+from dynlearn.spaces import ActionSpace
+
+
+class Metadata(BaseModel):
+    """A part of a model's description; unbounded actions have the bounds "Infinity"."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+
+class TensorMetadata(Metadata):
+    """A tensor that a model takes or gives; -1 stands for the rows of a request."""
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+
+
+class ModelParameters(Metadata):
+    """What a planner must know of a served model.
+
+    Attributes:
+        version: the one that this describes.
+        observation_size: O.
+        action_space: the action's bounds, or its choices.
+        observation_columns: the observation columns that the model sees.
+        target_columns: the D observation columns that it predicts.
+        members: E.
+        covariance: of each member: variances alone, or a full matrix.
+        full_state: whether every column is predicted, in order, so that rollouts can go on.
+        learned_reward: whether the model has learned a reward.
+        context_size: G, the columns of the goal that the learned reward is of.
+        precision: of the products between the members' hidden layers.
+        rewards: the names of the rewards that rollouts can be judged by, by the environment whose
+            task they are of.
+    """
+
+    version: str
+    observation_size: int
+    action_space: ActionSpace
+    observation_columns: tuple[int, ...]
+    target_columns: tuple[int, ...]
+    members: int
+    covariance: Covariance
+    full_state: bool
+    learned_reward: bool = False
+    context_size: int = 0
+    precision: PredictionPrecision = "float32"
+    rewards: Mapping[str, tuple[str, ...]] = {}
+
+
+class ModelMetadata(Metadata):
+    """A model as the protocol describes it."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: ModelParameters

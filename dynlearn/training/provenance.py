@@ -1,0 +1,56 @@
+"""How a published model was made: its ``training.json``."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, JsonValue
+
+from dynlearn.config import TrainConfig
+from dynlearn.storage.files import read_json, write_json
+
+TRAINING_FILE = "training.json"
+
+
+class _Training(BaseModel):
+    config: TrainConfig
+    made: dict[str, JsonValue]
+
+
+def write_training(
+    folder: Path,
+    config: TrainConfig,
+    made: Mapping[str, JsonValue],
+    held_out: str,
+    history: Sequence[Mapping[str, float]],
+) -> None:
+    """Write how a model was made beside it.
+
+    Args:
+        folder: of the model.
+        config: that it was trained with.
+        made: from what, by what and how long, in words.
+        held_out: which episodes judged it, test or validation.
+        history: NLL and RMSE of training and validation at every validation.
+    """
+    versions = {name: version(name) for name in ("dynlearn", "torch", "numpy")}
+    provenance = {
+        "config": config.model_dump(mode="json", exclude={"resume"}),
+        "made": dict(made),
+        "versions": versions | {"python": platform.python_version()},
+        "held_out_episodes": held_out,
+        "history": list(history),
+    }
+    write_json(folder / TRAINING_FILE, provenance)
+
+
+def read_training(folder: Path) -> tuple[TrainConfig, dict[str, JsonValue]]:
+    """Return the configuration that a published model was trained with, and how it was made.
+
+    Raises:
+        NotFound: the model was published without.
+        CorruptData: the file is altered.
+    """
+    training = read_json(folder / TRAINING_FILE, _Training)
+    return training.config, training.made
