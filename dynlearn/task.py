@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    TransitionFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    # (observation [..., O], action [..., A], next_observation [..., O], context [..., G]) -> [...]
+TransitionFunction = Callable[["Tensor", "Tensor", "Tensor", "Tensor"], "Tensor"]
+"""(observation [..., O], action [..., A], next_observation [..., O], context [..., G]) -> [...]"""
 
 ENTRY_POINT_GROUP = "dynlearn.tasks"
 

@@ -20,8 +20,8 @@ from dynlearn.models.heads import Head
 from dynlearn.models.networks import EnsembleNetwork
 from dynlearn.models.scaling import Scaler
 from dynlearn.models.spec import ModelSpec
-from dynlearn.rollout.imagination import Trajectory, rollout
-from dynlearn.seeds import seeded
+from dynlearn.rollout.draws import draw_members
+from dynlearn.rollout.trajectory import Trajectory, rollout
 from dynlearn.spaces import DiscreteSpace
 from dynlearn.storage.files import read_json, write_json
 from dynlearn.storage.tensors import load_tensors, save_tensors
@@ -95,9 +95,8 @@ class DynamicsModel(nn.Module):
             The values of the predicted columns [B, D] and the members' indices [B].
         """
         observation, action = self.check_inputs(observation, action)
-        generator = seeded(seed)
-        member = torch.randint(self.members, (len(observation),), generator=generator)
-        noise = torch.randn(len(observation), len(self.spec.target_columns), generator=generator)
+        columns = len(self.spec.target_columns)
+        member, noise = draw_members(len(observation), range(self.members), columns, seed)
         drawn = self.step(observation, action, member.to(self.device), noise.to(self.device))
         return drawn, member
 
@@ -125,7 +124,7 @@ class DynamicsModel(nn.Module):
         return self.target_scaler.restore(value) + self._base(observation)
 
     @torch.inference_mode()
-    def step_groups(self, observation: Tensor, action: Tensor, noise: Tensor) -> Tensor:
+    def step_groups(self, observation: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
         """Return some successors of each row, for rows sorted by member and equally many of each.
 
         They are those of `step` for the same member and noise.
@@ -139,7 +138,9 @@ class DynamicsModel(nn.Module):
             The values of the predicted columns [E, B, N, D].
         """
         answer: Distribution = self.network(self._inputs(observation, action))
-        value = answer.apply(lambda tensor: tensor.unsqueeze(2)).sample(noise)
+        value = answer.mean.unsqueeze(2)
+        if noise is not None:
+            value = answer.apply(lambda tensor: tensor.unsqueeze(2)).sample(noise)
         return self.target_scaler.restore(value) + self._base(observation).unsqueeze(2)
 
     def rollout(

@@ -5,20 +5,14 @@ Shapes: S start states, P candidates, H horizon, O observation, A action, G cont
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from dynlearn.config import PlannerConfig
 from dynlearn.errors import InvalidInput, NumericalFailure
-from dynlearn.rollout.imagination import Dynamics
-from dynlearn.rollout.returns import estimate_returns
+from dynlearn.rollout.returns import Estimator
 from dynlearn.seeds import seeded
 from dynlearn.spaces import ActionSpace, BoxSpace
-
-if TYPE_CHECKING:
-    from dynlearn.task import TransitionFunction
 
 _MIN_STD = 0.05
 _INITIAL_STD = 0.5
@@ -35,8 +29,7 @@ class CEM:
 
     def __init__(
         self,
-        dynamics: Dynamics,
-        reward: TransitionFunction | str,
+        estimator: Estimator,
         action_space: ActionSpace,
         settings: PlannerConfig,
         seed: int = 0,
@@ -44,8 +37,7 @@ class CEM:
         """Prepare to plan.
 
         Args:
-            dynamics: what is imagined with.
-            reward: what is planned for, as `estimate_returns` takes it.
+            estimator: what is imagined with, what is planned for, and how it is judged.
             action_space: of the actions.
             settings: of the search.
             seed: of the candidates, and of the imagination's seeds.
@@ -61,10 +53,9 @@ class CEM:
                 f"expected at most {settings.candidates} elites, got {settings.elites}; "
                 "raise candidates"
             )
-        self.dynamics = dynamics
-        self.reward = reward
+        self.estimator = estimator
         self.settings = settings
-        device = dynamics.device
+        device = estimator.dynamics.device
         low = torch.tensor(action_space.low, device=device)
         high = torch.tensor(action_space.high, device=device)
         if not (low.isfinite() & high.isfinite()).all():
@@ -96,16 +87,9 @@ class CEM:
         best, best_return = mean, mean.new_full((len(mean),), -torch.inf)
         for _ in range(settings.iterations):
             candidates = self._draw(mean, std)
-            returns = estimate_returns(
-                self.dynamics,
-                self.reward,
-                observation,
-                self._in_original_units(candidates),
-                context,
-                settings.particles,
-                settings.propagation,
-                settings.risk_aversion,
-                seed=int(torch.randint(2**63 - 1, (), generator=self._generator)),
+            seed = int(torch.randint(2**63 - 1, (), generator=self._generator))
+            returns = self.estimator.returns(
+                observation, self._in_original_units(candidates), context, seed
             ).score
             top = returns.topk(settings.elites, dim=1)
             if not top.values[:, 0].isfinite().all():

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from dynlearn.client import DynamicsClient, RemotePrediction
-from dynlearn.config.choices import Propagation
 from dynlearn.distributions.gaussian import FullGaussian
 from dynlearn.errors import InvalidInput, Unavailable
-from dynlearn.rollout.returns import Returns
+from dynlearn.rollout.returns import Estimator, Returns
 from dynlearn.spaces import DiscreteSpace
 from dynlearn.task import LEARNED
 
@@ -73,51 +72,44 @@ class RemoteDynamics:
 
     def judge(
         self,
-        reward: str,
+        estimator: Estimator,
         observation: Tensor,
         actions: Tensor,
         context: Tensor,
-        particles: int,
-        propagation: Propagation,
-        risk_aversion: float,
         seed: int,
-        discount: float,
     ) -> Returns:
         """Return what action sequences are worth, in one request.
 
         Args:
-            reward: the name of one that the server knows.
+            estimator: with the name of a reward that the server knows.
             observation: start states [S, O].
             actions: [S, P, H, A], one-hot where actions are discrete.
             context: of each start state, [S, G].
-            particles: as `estimate_returns`.
-            propagation: as there.
-            risk_aversion: as there.
-            seed: as there.
-            discount: as there.
+            seed: of members and noise.
 
         Raises:
             InvalidInput: the server does not know the reward, or the context does not suit it.
             Unavailable: there is no server, or it serves another version by now.
         """
+        assert isinstance(estimator.reward, str)
         answer = self._client.rollout(
             observation,
             self._in_the_space(actions),
-            particles,
-            propagation,
+            estimator.particles,
+            estimator.propagation,
             seed,
-            reward,
-            None if reward == LEARNED else self._environment,
+            estimator.reward,
+            None if estimator.reward == LEARNED else self._environment,
             context if context.shape[1] else None,
-            discount,
-            risk_aversion,
+            estimator.discount,
+            estimator.risk_aversion,
             ("returns", "return_std"),
         )
         self._require_version(answer.model_version)
         score, std = torch.tensor(answer.returns), torch.tensor(answer.return_std)
         # What is not finite can only travel as the lowest number.
         score = score.masked_fill_(score == torch.finfo(torch.float32).min, -torch.inf)
-        return Returns(score + risk_aversion * std, std, score)
+        return Returns(score + estimator.risk_aversion * std, std, score)
 
     def _in_the_space(self, actions: Tensor) -> Tensor:
         return actions if self._choices is None else actions.argmax(-1) + self._choices.start

@@ -7,36 +7,20 @@ C sequences that are imagined at once.
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from dynlearn.errors import InvalidInput
-from dynlearn.rollout.imagination import Dynamics, Imagination, finish
+from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics
+from dynlearn.rollout.imagination import Imagination
+from dynlearn.rollout.schedule import finish
 
 if TYPE_CHECKING:
     from dynlearn.config.choices import Propagation
     from dynlearn.task import TransitionFunction
-
-
-@runtime_checkable
-class JudgingDynamics(Protocol):
-    """Dynamics that can judge action sequences by themselves: one request to a server."""
-
-    def judge(
-        self,
-        reward: str,
-        observation: Tensor,
-        actions: Tensor,
-        context: Tensor,
-        particles: int,
-        propagation: Propagation,
-        risk_aversion: float,
-        seed: int,
-        discount: float,
-    ) -> Returns:
-        """Do what `estimate_returns` does, with a reward that they know by its name."""
 
 
 class Returns(NamedTuple):
@@ -56,8 +40,102 @@ class Returns(NamedTuple):
     score: Tensor
 
 
+@runtime_checkable
+class JudgingDynamics(Protocol):
+    """Dynamics that can judge action sequences by themselves: one request to a server."""
+
+    def judge(
+        self,
+        estimator: Estimator,
+        observation: Tensor,
+        actions: Tensor,
+        context: Tensor,
+        seed: int,
+    ) -> Returns:
+        """Do what `Estimator.returns` does, with a reward that they know by its name."""
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """How action sequences are judged: whatever a planner must know but the search.
+
+    The risk is the standard deviation of the return over particles, times ``risk_aversion``. A
+    planner looks for the places where a model errs to its favour; there the members disagree, and
+    the risk makes them unattractive.
+
+    Attributes:
+        dynamics: steps the full state.
+        reward: of (observation, action, next_observation, context); or the name of one that the
+            dynamics know, which are then a `JudgingDynamics`.
+        particles: N, imagined trajectories of each sequence.
+        propagation: how members are chosen along the way.
+        risk_aversion: standard deviations to subtract from the mean.
+        discount: of each step's reward relative to the one before.
+    """
+
+    dynamics: Dynamics | GroupedDynamics
+    reward: TransitionFunction | str
+    particles: int = 20
+    propagation: Propagation = "tsinf"
+    risk_aversion: float = 0.0
+    discount: float = 1.0
+
+    def returns(self, observation: Tensor, actions: Tensor, context: Tensor, seed: int) -> Returns:
+        """Return what each action sequence is worth.
+
+        Args:
+            observation: start states [S, O].
+            actions: [S, P, H, A].
+            context: of each start state, [S, G].
+            seed: of members and noise.
+
+        Raises:
+            InvalidInput: a shape or the seed is wrong, there is less than one particle, or only a
+                reward's name.
+        """
+        if isinstance(self.reward, str) and isinstance(self.dynamics, JudgingDynamics):
+            return self.dynamics.judge(self, observation, actions, context, seed)
+        return finish(self.returns_in_turns(observation, actions, context, seed))
+
+    @torch.inference_mode()
+    def returns_in_turns(
+        self, observation: Tensor, actions: Tensor, context: Tensor, seed: int
+    ) -> Generator[None, None, Returns]:
+        """Do what `returns` does a little at a time, between yields."""
+        reward = self.reward
+        if isinstance(reward, str):
+            raise InvalidInput(f"reward: expected a function in process, got the name {reward!r}")
+        imagination = Imagination(
+            self.dynamics, observation, actions, self.particles, self.propagation, seed
+        )
+        mean, std = observation.new_empty(2, *actions.shape[:2])
+
+        def imagine(chunks: range) -> None:
+            sequences = imagination.sequences(chunks)
+            start = imagination.start_of(sequences)
+            shape = len(start), imagination.particles, -1
+            before = observation[start, None].expand(shape)
+            goal = context[start, None].expand(shape)
+            total, check = before.new_zeros(2, *shape[:2])
+            steps = actions.flatten(0, 1)[sequences].unbind(1)
+            for step, after in enumerate(imagination.steps(chunks)):
+                rewards = reward(before, steps[step][:, None].expand(shape), after, goal)
+                total.add_(rewards, alpha=self.discount**step)
+                # The states too: a sparse reward, -(distance > tolerance), takes NaN for a
+                # success. A sum is finite only if all its terms are, and needs no flags.
+                check += after.sum(-1)
+                before = after
+            of_chunk = torch.std_mean(total, -1, correction=0)
+            lost = ~(of_chunk[0] + of_chunk[1] + check.sum(-1)).isfinite()
+            std.flatten()[sequences] = of_chunk[0].masked_fill_(lost, 0)
+            mean.flatten()[sequences] = of_chunk[1].masked_fill_(lost, -torch.inf)
+
+        yield from imagination.turns(imagine)
+        return Returns(mean, std, mean - self.risk_aversion * std)
+
+
 def estimate_returns(
-    dynamics: Dynamics,
+    dynamics: Dynamics | GroupedDynamics,
     reward: TransitionFunction | str,
     observation: Tensor,
     actions: Tensor,
@@ -68,95 +146,6 @@ def estimate_returns(
     seed: int,
     discount: float = 1.0,
 ) -> Returns:
-    """Return what each action sequence is worth.
-
-    The risk is the standard deviation of the return over particles, times ``risk_aversion``. A
-    planner looks for the places where a model errs to its favour; there the members disagree, and
-    the risk makes them unattractive.
-
-    Args:
-        dynamics: steps the full state.
-        reward: of (observation, action, next_observation, context); or the name of one that the
-            dynamics know, which are then a `JudgingDynamics`.
-        observation: start states [S, O].
-        actions: [S, P, H, A].
-        context: of each start state, [S, G].
-        particles: imagined trajectories of each sequence.
-        propagation: how members are chosen along the way.
-        risk_aversion: standard deviations to subtract from the mean.
-        seed: of members and noise.
-        discount: of each step's reward relative to the one before.
-
-    Raises:
-        InvalidInput: a shape or the seed is wrong, ``particles`` is below one, or there is only a
-            reward's name.
-    """
-    if isinstance(reward, str):
-        if not isinstance(dynamics, JudgingDynamics):
-            raise InvalidInput(f"reward: expected a function in process, got the name {reward!r}")
-        return dynamics.judge(
-            reward,
-            observation,
-            actions,
-            context,
-            particles,
-            propagation,
-            risk_aversion,
-            seed,
-            discount,
-        )
-    return finish(
-        returns_in_turns(
-            dynamics,
-            reward,
-            observation,
-            actions,
-            context,
-            particles,
-            propagation,
-            risk_aversion,
-            seed,
-            discount,
-        )
-    )
-
-
-@torch.inference_mode()
-def returns_in_turns(
-    dynamics: Dynamics,
-    reward: TransitionFunction,
-    observation: Tensor,
-    actions: Tensor,
-    context: Tensor,
-    particles: int,
-    propagation: Propagation,
-    risk_aversion: float,
-    seed: int,
-    discount: float = 1.0,
-) -> Generator[None, None, Returns]:
-    """Do what `estimate_returns` does a little at a time, between yields."""
-    imagination = Imagination(dynamics, observation, actions, particles, propagation, seed)
-    mean, std = observation.new_empty(2, *actions.shape[:2])
-
-    def imagine(chunks: range) -> None:
-        sequences = imagination.sequences(chunks)
-        start = imagination.start_of(sequences)
-        shape = len(start), imagination.particles, -1
-        before = observation[start, None].expand(shape)
-        goal = context[start, None].expand(shape)
-        total, check = before.new_zeros(2, *shape[:2])
-        steps = actions.flatten(0, 1)[sequences].unbind(1)
-        for step, after in enumerate(imagination.steps(chunks)):
-            rewards = reward(before, steps[step][:, None].expand(shape), after, goal)
-            total.add_(rewards, alpha=discount**step)
-            # The states too: a sparse reward, -(distance > tolerance), takes NaN for a success. A
-            # sum is finite only if all its terms are, and needs no array of flags.
-            check += after.sum(-1)
-            before = after
-        of_chunk = torch.std_mean(total, -1, correction=0)
-        lost = ~(of_chunk[0] + of_chunk[1] + check.sum(-1)).isfinite()
-        std.flatten()[sequences] = of_chunk[0].masked_fill_(lost, 0)
-        mean.flatten()[sequences] = of_chunk[1].masked_fill_(lost, -torch.inf)
-
-    yield from imagination.turns(imagine)
-    return Returns(mean, std, mean - risk_aversion * std)
+    """Return what each action sequence is worth; see `Estimator` and `Estimator.returns`."""
+    estimator = Estimator(dynamics, reward, particles, propagation, risk_aversion, discount)
+    return estimator.returns(observation, actions, context, seed)

@@ -27,13 +27,15 @@ from dynlearn.registry import ModelVersion
 from dynlearn.task import find_task
 from dynlearn.training.dataset import split_dataset
 from dynlearn.training.provenance import read_training
-from dynlearn_envs.environments import describe_spaces, make_environment
+from dynlearn_envs.environments import describe_spaces
 from dynlearn_envs.fetch_pick_and_place.task import FETCH_PICK_AND_PLACE
 from dynlearn_envs.object_slide.truth import TrueSlide
 from dynlearn_envs.registration import OBJECT_SLIDE
 from dynlearn_services.collection.run import collect
 from dynlearn_services.home import Home
-from dynlearn_services.planning.run import Playthrough, play, run_plan
+from dynlearn_services.planning.dynamics import estimator_of
+from dynlearn_services.planning.episodes import Playthrough, making, play
+from dynlearn_services.planning.run import run_plan
 from dynlearn_services.progress import ProgressBar, collection_figures, training_figures
 from dynlearn_services.server import running_server
 from dynlearn_services.training.run import run_training
@@ -165,11 +167,11 @@ def _learn(
 def play_truth(plan: PlanConfig) -> Playthrough:
     """Play ObjectSlide with the planner on the true dynamics."""
     task = find_task(plan.env)
-    environment = make_environment(plan.env)
-    _, action_space = describe_spaces(environment)
-    environment.close()
-    planner = CEM(TrueSlide(), task.reward(plan.reward), action_space, plan, plan.seed)
-    return play(task, planner.plan, plan.episodes, plan.seed)
+    with making(plan.env, plan.episodes) as environments:
+        _, action_space = describe_spaces(environments[0])
+        estimator = estimator_of(plan, TrueSlide(), task.reward(plan.reward))
+        planner = CEM(estimator, action_space, plan, plan.seed)
+        return play(task, environments, planner.plan, plan.seed)
 
 
 def play_random(plan: PlanConfig) -> Playthrough:
@@ -179,7 +181,8 @@ def play_random(plan: PlanConfig) -> Playthrough:
     def act(observation: Tensor, context: Tensor, steps_left: int) -> Tensor:
         return 2 * torch.rand(len(observation), 1, generator=generator) - 1
 
-    return play(find_task(plan.env), act, plan.episodes, plan.seed)
+    with making(plan.env, plan.episodes) as environments:
+        return play(find_task(plan.env), environments, act, plan.seed)
 
 
 def _query(home: Home, version: ModelVersion, url: str) -> tuple[float, int, float]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dynlearn.evaluation.figures import MODEL, REAL, panel_grid, save_figure
-from dynlearn.rollout.imagination import Dynamics, rollout
+from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics
+from dynlearn.rollout.trajectory import rollout
 from dynlearn.task import Task
 
 _FRAME_MILLISECONDS = 100
@@ -28,7 +29,7 @@ def save_gif(frames: list[NDArray[np.uint8]], path: Path) -> None:
 
 
 def draw_imagined(
-    dynamics: Dynamics,
+    dynamics: Dynamics | GroupedDynamics,
     task: Task,
     observations: torch.Tensor,
     actions: torch.Tensor,

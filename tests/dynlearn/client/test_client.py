@@ -25,7 +25,7 @@ from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.spec import ModelSpec
 from dynlearn.planning.remote import RemoteDynamics
 from dynlearn.registry import Registry
-from dynlearn.rollout.imagination import rollout
+from dynlearn.rollout.trajectory import rollout
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn_services.server import running_server
 from dynlearn_services.tokens import Tokens

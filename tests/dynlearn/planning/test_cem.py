@@ -1,6 +1,5 @@
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +11,14 @@ from torch import Tensor
 from dynlearn.config import PlannerConfig
 from dynlearn.errors import InvalidInput, NumericalFailure
 from dynlearn.models.dynamics import DynamicsModel
-from dynlearn.planning import CEM, Returns, estimate_returns
-from dynlearn.spaces import BoxSpace, DiscreteSpace
+from dynlearn.planning import CEM, Estimator, Returns
+from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics
+from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace
+from dynlearn.task import TransitionFunction
 
 SETTINGS = PlannerConfig(horizon=4, candidates=64, elites=8, iterations=5, particles=1)
 BOX = BoxSpace(low=(-1,), high=(1,))
+RETURNS = Estimator.returns
 
 
 class Walk:
@@ -58,8 +60,21 @@ def _near(observation: Tensor, action: Tensor, next_observation: Tensor, context
     return -(next_observation[..., 0] - context[..., 0]).square()
 
 
+def _planner(
+    dynamics: Dynamics | GroupedDynamics,
+    reward: TransitionFunction,
+    space: ActionSpace,
+    settings: PlannerConfig,
+    seed: int = 0,
+) -> CEM:
+    estimator = Estimator(
+        dynamics, reward, settings.particles, settings.propagation, settings.risk_aversion
+    )
+    return CEM(estimator, space, settings, seed)
+
+
 class Watched:
-    """What a planner asks `estimate_returns` for: candidates [S, P, H, A] and their scores [S, P].
+    """What a planner asks an `Estimator` for: candidates [S, P, H, A] and their scores [S, P].
 
     Candidates are in original units, which in `BOX` are half action ranges.
     """
@@ -68,17 +83,22 @@ class Watched:
         self.candidates: list[Tensor] = []
         self.returns: list[Tensor] = []
 
-    def __call__(self, *arguments: Any, **options: Any) -> Returns:
-        found = estimate_returns(*arguments, **options)
-        self.candidates.append(arguments[3])
+    def __call__(
+        self, estimator: Estimator, observation: Tensor, actions: Tensor, context: Tensor, seed: int
+    ) -> Returns:
+        found = RETURNS(estimator, observation, actions, context, seed)
+        self.candidates.append(actions)
         self.returns.append(found.score)
         return found
+
+    def watch(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Estimator, "returns", lambda *arguments: self(*arguments))
 
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
-    monkeypatch.setattr("dynlearn.planning.cem.estimate_returns", watched)
+    watched.watch(monkeypatch)
     return watched
 
 
@@ -87,7 +107,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     [(0.4, -1, 1, 0.4), (5, -1, 1, 1), (-5, -1, 1, -1), (5, -0.2, 0.6, 0.6), (0.3, -0.2, 0.6, 0.3)],
 )
 def test_a_walk_to_a_goal(goal: float, low: float, high: float, best: float) -> None:
-    planner = CEM(Walk(), _near, BoxSpace(low=(low,), high=(high,)), SETTINGS)
+    planner = _planner(Walk(), _near, BoxSpace(low=(low,), high=(high,)), SETTINGS)
     action = planner.plan(torch.zeros(1, 1), torch.tensor([[goal]]))
     assert float(action) == pytest.approx(best, abs=0.1 * (high - low))
 
@@ -111,20 +131,22 @@ def test_a_point_mass_finds_the_least_squares_plan() -> None:
         paid = cost * action.square().sum(-1)
         return _near(observation, action, next_observation, context) - paid
 
-    planner = CEM(PointMass(), reward, BOX, settings)
+    planner = _planner(PointMass(), reward, BOX, settings)
     action = planner.plan(torch.from_numpy(start[None]).float(), torch.tensor([[goal]]))
     assert float(action) == pytest.approx(best[0], abs=0.05)
 
 
 def test_each_start_has_its_own_plan() -> None:
     goals = torch.tensor([[0.4], [-0.6], [0.0]])
-    actions = CEM(Walk(), _near, BOX, SETTINGS).plan(torch.zeros(3, 1), goals)
+    actions = _planner(Walk(), _near, BOX, SETTINGS).plan(torch.zeros(3, 1), goals)
     np.testing.assert_allclose(actions, goals, atol=0.15)
 
 
 def test_one_start_does_not_touch_another() -> None:
     first, second = (
-        CEM(Walk(), _near, BOX, SETTINGS).plan(torch.tensor([[0.0], [other]]), torch.ones(2, 1))
+        _planner(Walk(), _near, BOX, SETTINGS).plan(
+            torch.tensor([[0.0], [other]]), torch.ones(2, 1)
+        )
         for other in (0.0, 0.8)
     )
     assert torch.equal(first[0], second[0])
@@ -133,7 +155,9 @@ def test_one_start_does_not_touch_another() -> None:
 
 def test_the_seed_determines_the_plans(make_model: Callable[..., DynamicsModel]) -> None:
     def play(seed: int) -> Tensor:
-        planner = CEM(make_model(), _near, BoxSpace(low=(-1,) * 2, high=(1,) * 2), settings, seed)
+        planner = _planner(
+            make_model(), _near, BoxSpace(low=(-1,) * 2, high=(1,) * 2), settings, seed
+        )
         return torch.stack([planner.plan(torch.zeros(2, 3), torch.ones(2, 1)) for _ in range(3)])
 
     for propagation in ("ts1", "tsinf", "moment_matching", "expectation"):
@@ -147,7 +171,7 @@ def test_the_seed_determines_the_plans(make_model: Callable[..., DynamicsModel])
 def test_the_action_is_the_first_of_the_best_sequence_seen_and_the_rest_starts_the_next(
     watched: Watched,
 ) -> None:
-    planner = CEM(Walk(), _near, BOX, SETTINGS)
+    planner = _planner(Walk(), _near, BOX, SETTINGS)
     start, goal = torch.zeros(2, 1), torch.tensor([[0.5], [-3.0]])
     action = planner.plan(start, goal)
     assert len(watched.candidates) == SETTINGS.iterations
@@ -161,7 +185,7 @@ def test_the_action_is_the_first_of_the_best_sequence_seen_and_the_rest_starts_t
 
 
 def test_a_reset_or_another_number_of_starts_forgets_the_last_plan(watched: Watched) -> None:
-    planner = CEM(Walk(), _near, BOX, SETTINGS)
+    planner = _planner(Walk(), _near, BOX, SETTINGS)
     for starts in (2, 2, 3):
         planner.plan(torch.zeros(starts, 1), torch.ones(starts, 1))
         planner.reset() if starts == 2 else None
@@ -170,7 +194,7 @@ def test_a_reset_or_another_number_of_starts_forgets_the_last_plan(watched: Watc
 
 
 def test_no_plan_looks_beyond_the_end_of_the_episode(watched: Watched) -> None:
-    planner = CEM(Walk(), _near, BOX, SETTINGS)
+    planner = _planner(Walk(), _near, BOX, SETTINGS)
     for steps_left, horizon in [(9, 4), (4, 4), (2, 2), (1, 1), (None, 4)]:
         action = planner.plan(torch.zeros(1, 1), torch.ones(1, 1), steps_left)
         assert action.shape == (1, 1)
@@ -178,7 +202,7 @@ def test_no_plan_looks_beyond_the_end_of_the_episode(watched: Watched) -> None:
 
 
 def test_candidates_narrow_around_the_elites(watched: Watched) -> None:
-    CEM(Walk(), _near, BOX, SETTINGS).plan(torch.zeros(1, 1), torch.full((1, 1), 0.5))
+    _planner(Walk(), _near, BOX, SETTINGS).plan(torch.zeros(1, 1), torch.full((1, 1), 0.5))
     for before, after, returns in zip(
         watched.candidates, watched.candidates[1:], watched.returns, strict=False
     ):
@@ -197,9 +221,9 @@ def test_every_candidate_is_within_the_bounds(low: float, high: float, goal: flo
     low, high = min(low, high), max(low, high)
     watched = Watched()
     space = BoxSpace(low=(low,), high=(high,))
-    planner = CEM(Walk(), _near, space, SETTINGS.model_copy(update=dict(iterations=2)))
+    planner = _planner(Walk(), _near, space, SETTINGS.model_copy(update=dict(iterations=2)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dynlearn.planning.cem.estimate_returns", watched)
+        watched.watch(patch)
         action = planner.plan(torch.zeros(1, 1), torch.tensor([[goal]]))
     for values in (action, *watched.candidates):
         assert float(values.min()) >= low
@@ -209,7 +233,7 @@ def test_every_candidate_is_within_the_bounds(low: float, high: float, goal: flo
 def test_a_return_that_is_not_a_number_never_wins() -> None:
     """All finite returns are negative, so that a NaN taken for zero would be the best."""
     dynamics = Broken(lambda action: action > 0)
-    planner = CEM(dynamics, _near, BOX, SETTINGS)
+    planner = _planner(dynamics, _near, BOX, SETTINGS)
     for _ in range(3):
         action = planner.plan(torch.zeros(1, 1), torch.full((1, 1), 3.0))
         assert -0.2 < float(action) <= 0
@@ -221,13 +245,13 @@ def test_a_reward_that_is_blind_to_nan_is_not_fooled() -> None:
     ) -> Tensor:
         return -((next_observation - context).abs()[..., 0] > 0.1).float()
 
-    planner = CEM(Broken(lambda action: action > 0), sparse, BOX, SETTINGS)
+    planner = _planner(Broken(lambda action: action > 0), sparse, BOX, SETTINGS)
     assert float(planner.plan(torch.zeros(1, 1), torch.full((1, 1), 3.0))) <= 0
 
 
 def test_candidates_that_fail_do_not_shape_the_search(watched: Watched) -> None:
     """Only the resting first candidate is finite; fewer are than there are elites."""
-    planner = CEM(Broken(lambda action: action != 0), _near, BOX, SETTINGS)
+    planner = _planner(Broken(lambda action: action != 0), _near, BOX, SETTINGS)
     action = planner.plan(torch.zeros(1, 1), torch.ones(1, 1))
     assert action.tolist() == [[0.0]]
     for candidates in watched.candidates:
@@ -235,10 +259,10 @@ def test_candidates_that_fail_do_not_shape_the_search(watched: Watched) -> None:
 
 
 def test_nothing_but_failures_is_an_error() -> None:
-    planner = CEM(Broken(lambda action: action < 9), _near, BOX, SETTINGS)
+    planner = _planner(Broken(lambda action: action < 9), _near, BOX, SETTINGS)
     with pytest.raises(NumericalFailure, match="expected finite imagined returns, got none"):
         planner.plan(torch.zeros(2, 1), torch.ones(2, 1))
-    planner = CEM(Walk(), _near, BOX, SETTINGS)
+    planner = _planner(Walk(), _near, BOX, SETTINGS)
     with pytest.raises(NumericalFailure):
         planner.plan(torch.tensor([[0.0], [math.nan]]), torch.ones(2, 1))
 
@@ -255,4 +279,4 @@ def test_what_cem_cannot_plan_is_refused(
     space: BoxSpace | DiscreteSpace, options: dict[str, int], message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
-        CEM(Walk(), _near, space, SETTINGS.model_copy(update=options))
+        _planner(Walk(), _near, space, SETTINGS.model_copy(update=options))

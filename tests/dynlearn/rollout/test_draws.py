@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dynlearn.rollout.draws import ChunkDraws
+from dynlearn.rollout.draws import ChunkDraws, draw_members
 
 
 def _draws(sequences: int, particles: int, seed: int = 0) -> ChunkDraws:
-    return ChunkDraws(sequences, particles, torch.Generator().manual_seed(seed))
+    return ChunkDraws(sequences, particles, seed, chunk=0)
 
 
 @pytest.mark.parametrize("most", [1, 250_000, 2**20])
@@ -14,7 +16,7 @@ def test_redrawn_particles_have_the_moments_of_those_before(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four particles in three dimensions, the third of which is the sum of the others."""
-    monkeypatch.setattr("dynlearn.rollout.draws._MAX_DRAWS", most)
+    monkeypatch.setattr("dynlearn.rollout.draws._MAX_REDRAWN", most)
     before = torch.tensor([[0.0, 1.0, 1.0], [2.0, -1.0, 1.0], [5.0, 0.5, 5.5], [1.0, 3.0, 4.0]])
     after = _draws(50_000, 4).redraw(before.expand(50_000, -1, -1))
     assert after.shape == (50_000, 4, 3)
@@ -54,3 +56,40 @@ def test_each_member_has_places_enough_and_no_two_rows_share_one(members: int) -
     for places in (member * width + turn).tolist():
         assert len(set(places)) == 24
     assert draws.noise(50, members, 7).shape == (50, members, width, 7)
+
+
+@given(
+    sequences=st.integers(1, 9),
+    particles=st.integers(1, 7),
+    members=st.integers(1, 6),
+    size=st.integers(1, 5),
+    parts=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+)
+def test_a_steps_draws_do_not_depend_on_how_many_are_drawn_at_once(
+    sequences: int, particles: int, members: int, size: int, parts: list[int]
+) -> None:
+    whole, stepwise = _draws(sequences, particles, 3), _draws(sequences, particles, 3)
+    cards, noise = whole.cards(sum(parts), members), whole.noise(sum(parts), members, size)
+    # The order of kinds does not matter either.
+    noises = [stepwise.noise(steps, members, size) for steps in parts]
+    dealt = [stepwise.cards(steps, members) for steps in parts]
+    assert torch.equal(torch.cat(noises), noise)
+    for part, together in zip(zip(*dealt, strict=True), cards, strict=True):
+        assert torch.equal(torch.cat(part), together)
+
+
+def test_noise_is_normal_and_every_chunk_has_its_own() -> None:
+    noise = _draws(7, 5).noise(4000, 3, 5)
+    assert float(noise.mean()) == pytest.approx(0, abs=0.01)
+    assert float(noise.std()) == pytest.approx(1, abs=0.01)
+    other = ChunkDraws(7, 5, seed=0, chunk=1).noise(4000, 3, 5)
+    assert abs(np.corrcoef(noise.flatten(), other.flatten())[0, 1]) < 0.01
+
+
+def test_samples_are_drawn_from_the_members_that_may_answer() -> None:
+    member, noise = draw_members(3000, [1, 4], 2, seed=0)
+    assert set(member.tolist()) == {1, 4}
+    assert int((member == 1).sum()) == pytest.approx(1500, abs=150)
+    assert noise.shape == (3000, 2)
+    again, _ = draw_members(3000, [1, 4], 2, seed=0)
+    assert torch.equal(member, again)

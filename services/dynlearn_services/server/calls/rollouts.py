@@ -18,8 +18,8 @@ from dynlearn.models.spec import ModelSpec
 from dynlearn.protocol.messages import InferRequest, Message
 from dynlearn.protocol.names import ROLLOUT_OUTPUTS
 from dynlearn.protocol.tensors import Array
-from dynlearn.rollout.imagination import rollout_in_turns
-from dynlearn.rollout.returns import returns_in_turns
+from dynlearn.rollout.returns import Estimator
+from dynlearn.rollout.trajectory import rollout_in_turns
 from dynlearn.spaces import DiscreteSpace
 from dynlearn.task import LEARNED, Task
 from dynlearn_services.server.calls.checks import as_float32, check_actions, require_shape
@@ -268,17 +268,16 @@ def _imagine(
     found: dict[str, Tensor] = {}
     if any(name in _OF_RETURNS for name in outputs):
         assert plan.reward is not None
-        returns = yield from returns_in_turns(
+        estimator = Estimator(
             model.model,
             plan.reward,
-            plan.observation,
-            plan.actions,
-            plan.context,
             parameters.particles,
             parameters.propagation,
             parameters.risk_aversion,
-            parameters.seed,
             parameters.discount,
+        )
+        returns = yield from estimator.returns_in_turns(
+            plan.observation, plan.actions, plan.context, parameters.seed
         )
         found["returns"] = returns.score.clamp(min=_LOWEST)
         found["return_std"] = returns.std

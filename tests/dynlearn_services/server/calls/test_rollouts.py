@@ -14,7 +14,7 @@ from dynlearn.models.spec import ModelSpec
 from dynlearn.planning.remote import RemoteDynamics
 from dynlearn.protocol.messages import HEADER_LENGTH, decode_response, encode_request
 from dynlearn.registry import Registry
-from dynlearn.rollout.returns import estimate_returns
+from dynlearn.rollout.returns import Estimator, estimate_returns
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn.task import find_task
 from dynlearn_services.server import running_server
@@ -174,7 +174,8 @@ def test_a_planner_has_sequences_judged_in_one_request(url, model, tensors, rewa
 def test_what_is_lost_over_http_is_never_chosen(url, tensors):
     arguments = [torch.from_numpy(tensors[name]) for name in tensors]
     with DynamicsClient(url, model="wild") as client:
-        judged = RemoteDynamics(client).judge("smooth", *arguments, 6, "tsinf", 0.0, 3, 1.0)
+        dynamics = RemoteDynamics(client)
+        judged = dynamics.judge(Estimator(dynamics, "smooth", 6), *arguments, 3)
     assert judged.score.isneginf().all()
 
 
