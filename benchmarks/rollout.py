@@ -5,13 +5,15 @@ PETS and MBPO: 5 members of 4 × 200 SiLU from 28 + 4 columns to 28, float32, on
 turns, each in a process of its own with all of torch's threads, with ``ts1`` and with ``tsinf``;
 each ratio is the median over the rounds. Ours runs a third time with the products between hidden
 layers in bfloat16, and how far that moves the returns is in standard deviations over the sequences;
-the weights are not trained.
+the weights are not trained. The limit takes turns too: nothing but the rollout's matrix products,
+on as many threads and in pieces as large as ours; ``products_share`` is its time over ours.
 """
 
 import argparse
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 
@@ -22,6 +24,7 @@ from torch import Tensor
 from benchmarks.race import Contender, Lap, Turn, race
 from benchmarks.report import markdown_table, print_figures, run_command
 from dynlearn.config.choices import PredictionPrecision, Propagation
+from dynlearn.models.affine import members_affine, onednn_is_faster
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.spec import ModelSpec
 from dynlearn.planning import estimate_returns
@@ -36,6 +39,9 @@ PROPAGATIONS: dict[Propagation, str] = {"ts1": "random_model", "tsinf": "fixed_m
 
 # What ours is called with each.
 PRECISIONS: dict[str, PredictionPrecision] = {"": "float32", " bfloat16": "bfloat16"}
+PRODUCTS = "products alone"
+# Rows of each member in one of the bare products.
+PIECE = 175
 
 
 def main() -> None:
@@ -55,6 +61,7 @@ def main() -> None:
         contenders[f"mbrl-lib, {ours}"] = partial(
             mbrl_rollout.imagine, HIDDEN, MEMBERS, start, actions, PARTICLES, theirs, reward_of
         )
+    contenders[PRODUCTS] = multiply
     print(f"\n{CANDIDATES} sequences of {HORIZON} steps, {PARTICLES} particles, {rounds} rounds:\n")
     figures = summarise(race(contenders, rounds))
     moved = returns_moved_by_bfloat16(start, actions)
@@ -115,6 +122,33 @@ def imagine(
         turn({})
 
 
+def multiply(turn: Turn) -> None:
+    """Do nothing but the products of a rollout without end; a lap is those of one call."""
+    widths = [OBSERVATION + ACTION, *HIDDEN, 2 * OBSERVATION]
+    operands = [
+        (torch.ones(MEMBERS, PIECE, a), torch.ones(MEMBERS, a, b)) for a, b in pairwise(widths)
+    ]
+    pieces = range(-(-CANDIDATES * PARTICLES * HORIZON // (MEMBERS * PIECE)))
+    product = _onednn if onednn_is_faster() else torch.bmm
+
+    def layers(piece: int) -> None:
+        for inputs, weights in operands:
+            product(inputs, weights)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(threads, "products", torch.set_num_threads, (1,)) as pool:
+        turn({})
+        while True:
+            list(pool.map(layers, pieces, chunksize=1))
+            turn({})
+
+
+def _onednn(inputs: Tensor, weights: Tensor) -> Tensor:
+    no_bias = torch.zeros(MEMBERS, 1, weights.shape[2])
+    return members_affine(no_bias, inputs, weights, with_onednn=True)
+
+
 def judge(model: DynamicsModel, propagation: Propagation, start: Tensor, actions: Tensor) -> Tensor:
     """Return the mean return of each action sequence, [P]."""
     returns = estimate_returns(
@@ -151,6 +185,7 @@ def summarise(laps: Mapping[str, Sequence[Lap]]) -> dict[str, float]:
     """Print how all did, and return the figures; those of ``tsinf`` have its name."""
     figures: dict[str, float] = {}
     rows = []
+    alone = np.array([lap.seconds for lap in laps[PRODUCTS]])
     for propagation in PROPAGATIONS:
         seconds = {
             who: np.array([lap.seconds for lap in laps[f"{who}, {propagation}"]])
@@ -164,6 +199,7 @@ def summarise(laps: Mapping[str, Sequence[Lap]]) -> dict[str, float]:
             "bfloat16_seconds": float(np.median(rounded)),
             "mbrl_seconds": float(np.median(theirs)),
             "gflops": rollout_gflop() / float(np.median(ours)),
+            "products_share": float(np.median(alone / ours)),
         }
         prefix = "" if propagation == "ts1" else f"{propagation}_"
         figures |= {f"{prefix}{name}": value for name, value in found.items()}
@@ -172,6 +208,8 @@ def summarise(laps: Mapping[str, Sequence[Lap]]) -> dict[str, float]:
             rate = f"{rollout_gflop() / np.median(taken):.0f}"
             shown = [f"{np.median(taken):.3f}", f"{taken.min():.3f}", rate, times]
             rows.append([f"{who}, {propagation}", *shown])
+    rate = f"{rollout_gflop() / np.median(alone):.0f}"
+    rows.append([PRODUCTS, f"{np.median(alone):.3f}", f"{alone.min():.3f}", rate, ""])
     title = ["", "seconds, median", "best", "GFLOP/s of products", "mbrl-lib's / this"]
     print(markdown_table(title, rows), flush=True)
     return figures

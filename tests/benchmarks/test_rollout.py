@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from benchmarks.report import print_figures
 from benchmarks.rollout import (
     imagine,
     make_plans,
+    multiply,
     returns_moved_by_bfloat16,
     rollout_gflop,
     summarise,
@@ -31,18 +33,21 @@ def test_the_speedup_is_the_median_of_the_rounds(capsys: pytest.CaptureFixture[s
         for propagation, factor in (("ts1", 1.0), ("tsinf", 0.5))
         for who, times in seconds.items()
     }
+    laps["products alone"] = [Lap(second, {}) for second in (0.5, 1.5, 3.0)]
     print_figures("rollout", summarise(laps))
     *table, last = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[-2].strip() for line in table[2:]] == ["3.00", "4.00", "1.00"] * 2
+    assert [line.split("|")[-2].strip() for line in table[2:-1]] == ["3.00", "4.00", "1.00"] * 2
     figures = json.loads(last)["figures"]
     assert figures["speedup"] == figures["tsinf_speedup"] == 3
     assert figures["bfloat16_speedup"] == figures["tsinf_bfloat16_speedup"] == 4
+    assert (figures["products_share"], figures["tsinf_products_share"]) == (0.75, 1.5)
     assert (figures["seconds"], figures["mbrl_seconds"]) == (2, 8)
     assert (figures["tsinf_seconds"], figures["tsinf_mbrl_seconds"]) == (1, 4)
     assert figures["tsinf_gflops"] == pytest.approx(rollout_gflop())
 
 
-def test_a_lap_is_one_rollout() -> None:
+@pytest.mark.parametrize("what", ["rollout", "products"])
+def test_a_lap_is_one_rollout(what: str) -> None:
     laps = 0
 
     def turn(measures: object) -> None:
@@ -51,8 +56,12 @@ def test_a_lap_is_one_rollout() -> None:
         if laps == 3:
             raise SystemExit
 
+    contenders = {
+        "rollout": partial(imagine, "ts1", "float32", torch.zeros(28), torch.zeros(2, 3, 4)),
+        "products": multiply,
+    }
     with pytest.raises(SystemExit):
-        imagine("ts1", "float32", torch.zeros(28), torch.zeros(2, 3, 4), turn)
+        contenders[what](turn)
 
 
 def test_bfloat16_moves_returns_a_little() -> None:

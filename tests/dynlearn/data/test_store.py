@@ -438,3 +438,16 @@ def test_a_server_that_refuses_is_one_line(bucket: str) -> None:
     with pytest.raises(InvalidInput, match="got s3://no-such-bucket/data: ") as caught:
         EpisodeWriter.create(uri.format("data"), header())
     assert "\n" not in str(caught.value)
+
+
+def test_a_dataset_of_before_opens_as_it_was_written() -> None:
+    """Written by dynlearn 0.1.0, before modules moved: six episodes of ObjectSlide in two files."""
+    store = EpisodeStore.open(str(Path(__file__).parent / "written_before" / "slide"))
+    store.verify()
+    assert (store.header.episodes, store.header.steps) == (6, 180)
+    first = next(store.episodes())
+    assert first.seed == 2968811710
+    np.testing.assert_array_equal(first.actions[:2], [[1], [1]])
+    # Agent and object at rest; full action makes the agent half a metre a second faster.
+    np.testing.assert_allclose(first.observations[0], [-4.891816, 0, -2.900732, 0], atol=1e-6)
+    np.testing.assert_allclose(first.observations[1], [-4.841816, 0.5, -2.900732, 0], atol=1e-6)
