@@ -20,7 +20,9 @@ _MARGIN = 1.25
 _ROUNDS = 20
 
 
-def members_affine(bias: Tensor, inputs: Tensor, weight: Tensor, with_onednn: bool) -> Tensor:
+def members_affine(
+    bias: Tensor, inputs: Tensor, weight: Tensor, with_onednn: bool, out: Tensor | None = None
+) -> Tensor:
     """Map inputs [E, B, I] with weights [E, I, D] and biases [E, 1, D] to [E, B, D].
 
     Args:
@@ -28,6 +30,7 @@ def members_affine(bias: Tensor, inputs: Tensor, weight: Tensor, with_onednn: bo
         inputs: of each member.
         weight: of each member.
         with_onednn: whether to leave to oneDNN what it can do, float32 on a CPU.
+        out: where the result may be written, [E, B, D] in float32; without a gradient.
 
     Returns:
         In the dtype of the weights, but where autocast is to choose it.
@@ -42,7 +45,7 @@ def members_affine(bias: Tensor, inputs: Tensor, weight: Tensor, with_onednn: bo
         mapped: Tensor = _OneDNN.apply(bias, inputs, weight)  # type: ignore[no-untyped-call]
         return mapped
     # Cheaper than to copy the bias to all rows beforehand, as baddbmm does.
-    return torch.bmm(inputs, weight).add_(bias)
+    return torch.bmm(inputs, weight, out=out).add_(bias)
 
 
 @cache

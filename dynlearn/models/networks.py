@@ -68,9 +68,9 @@ class EnsembleLinear(nn.Module):
                 weight.copy_((2 * draws - 1) * bound)
             self.bias.zero_()
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map [E, B, I] to [E, B, D]."""
-        return members_affine(self.bias, inputs, self.weight, self._with_onednn)
+    def forward(self, inputs: Tensor, out: Tensor | None = None) -> Tensor:
+        """Map [E, B, I] to [E, B, D], in ``out`` if that is given and suits."""
+        return members_affine(self.bias, inputs, self.weight, self._with_onednn, out)
 
 
 class EnsemblePerceptron(nn.Sequential):
@@ -107,14 +107,32 @@ class EnsemblePerceptron(nn.Sequential):
         activate = _ACTIVATIONS_IN_PLACE[self._activation]
         if features.device.type != "cpu" or features.shape[1] <= self._rows_at_once:
             return self._map(features, activate)
-        pieces = features.chunk(-(-features.shape[1] // self._rows_at_once), 1)
-        return torch.cat([self._map(piece, activate) for piece in pieces], 1)
+        return self._map_in_pieces(features, activate)
 
     def _map(self, features: Tensor, activate: Callable[[Tensor], Tensor]) -> Tensor:
         *hidden, last = self
         for layer in hidden:
             features = activate(layer(features))
         return cast(Tensor, last(features))
+
+    def _map_in_pieces(self, features: Tensor, activate: Callable[[Tensor], Tensor]) -> Tensor:
+        """Map a few rows at a time, over and over in the same two places in memory."""
+        *hidden, last = (cast(EnsembleLinear, layer) for layer in self)
+        members, rows, _ = features.shape
+        most = -(-rows // -(-rows // self._rows_at_once))
+        widest = max((layer.weight.shape[2] for layer in hidden), default=0)
+        places = features.new_empty(2, members * most * widest)
+        mapped = features.new_empty(members, rows, last.weight.shape[2])
+        for first in range(0, rows, most):
+            piece, out = features[:, first : first + most], mapped[:, first : first + most]
+            for index, layer in enumerate(hidden):
+                shape = members, piece.shape[1], layer.weight.shape[2]
+                place = places[index % 2, : math.prod(shape)].view(shape)
+                piece = activate(layer(piece, place))
+            found = last(piece, out)
+            if found is not out:
+                out.copy_(found)
+        return mapped
 
 
 class EnsembleNetwork(nn.Module):
