@@ -17,7 +17,8 @@ from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.training.dataset import model_spec
-from dynlearn_services.cli.app import TRAIN_SECTIONS, run
+from dynlearn_services.cli.app import run
+from dynlearn_services.cli.train import TRAIN_SECTIONS
 
 OBSERVATIONS = ObservationSpace(observation=BoxSpace(low=(-5.0,) * 3, high=(5.0,) * 3))
 ACTIONS = BoxSpace(low=(-1.0,), high=(1.0,))

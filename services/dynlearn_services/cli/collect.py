@@ -1,0 +1,34 @@
+"""``dynlearn collect``."""
+
+from dynlearn.config import CollectConfig
+from dynlearn_services.cli.flags import with_config
+from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
+from dynlearn_services.home import Home
+from dynlearn_services.progress import ProgressBar, collection_figures
+
+
+@with_config(CollectConfig)
+def collect(config: CollectConfig, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Collect episodes of a Gymnasium environment into a dataset, with Ray workers."""
+    from dynlearn_services.collection.run import collect
+
+    place = Home(home)
+    place.require_writable()
+    with ProgressBar("collect", config.episodes, "episodes") as bar:
+        header = collect(
+            config,
+            place.dataset(config.dataset),
+            lambda progress: bar.show(progress.episodes, collection_figures(progress)),
+        )
+    summary = {
+        "dataset": config.dataset,
+        "episodes": header.episodes,
+        "steps": header.steps,
+        "checksum": header.checksum,
+    }
+    print_result(
+        as_json,
+        summary,
+        f"dataset {config.dataset}: {header.episodes} episodes, {header.steps} transitions, "
+        f"checksum {header.checksum[:12]}",
+    )

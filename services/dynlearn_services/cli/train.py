@@ -1,0 +1,50 @@
+"""``dynlearn train``."""
+
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dynlearn.config import TrainConfig
+from dynlearn_services.cli.flags import with_config
+from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
+from dynlearn_services.home import Home
+from dynlearn_services.progress import ProgressBar, training_figures
+
+if TYPE_CHECKING:
+    from dynlearn.training.trainer import TrainingProgress
+
+TRAIN_SECTIONS = {
+    "dataset": "Data and model",
+    "objective": "Objective",
+    "members": "Network",
+    "observation_columns": "Columns",
+    "learning_rate": "Training",
+    "trust_region": "Trust regions (trustable and trust_region_nll)",
+    "member_groups": "Run",
+}
+
+
+@with_config(TrainConfig, TRAIN_SECTIONS)
+def train(config: TrainConfig, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Fit an ensemble dynamics model to a dataset and publish it in the registry."""
+    from dynlearn_services.training.run import run_training
+
+    with ExitStack() as stack:
+        bars = {
+            name: stack.enter_context(ProgressBar(name, config.max_updates, "updates"))
+            for name in (["reward", "train"] if config.learn_reward else ["train"])
+        }
+
+        def show(name: str, progress: "TrainingProgress") -> None:
+            bars[name].show(progress.update, training_figures(progress))
+
+        version, metrics = run_training(
+            config, Home(home), partial(show, "train"), partial(show, "reward")
+        )
+    summary = {"model": version.name, "version": version.version, **metrics.model_dump()}
+    print_result(
+        as_json,
+        summary,
+        f"model {version.name} version {version.version}: NLL {metrics.nll:.3f}, RMSE "
+        f"{metrics.rmse:.4g} on {metrics.episodes} held-out episodes; {version.folder}",
+    )
