@@ -16,7 +16,8 @@ from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.header import DatasetHeader, ShardInfo
 from dynlearn.data.shards import decode_shard, encode_shard, shard_schema
 from dynlearn.errors import CorruptData, NotFound
-from dynlearn.storage.folder import ASIDE, Folder
+from dynlearn.storage.files import ASIDE
+from dynlearn.storage.folder import Folder
 
 SHARDS = "shards"
 _SHARD = re.compile(r"(\d{5,})\.arrow")

@@ -8,16 +8,21 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, describe_fault
 
+ASIDE = ".tmp"
+"""How the names of half-written files end."""
+
 _MAX_JSON_BYTES = 64 * 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 Model = TypeVar("Model", bound=BaseModel)
+Buffer = Any
+"""Bytes, or what else has a buffer."""
 
 
 def check_name(name: str, kind: str) -> str:
@@ -33,9 +38,13 @@ def check_name(name: str, kind: str) -> str:
     return name
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step; what a crash leaves behind starts with a dot."""
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def write_bytes(path: Path, content: Buffer) -> None:
+    """Replace a file in one step that a power cut does not undo.
+
+    What a crash leaves behind begins with a dot and ends with `ASIDE`.
+    """
+    prefix = f".{path.name.lstrip('.')}."
+    descriptor, aside = tempfile.mkstemp(ASIDE, prefix, path.parent)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
@@ -46,6 +55,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(aside)
         raise
+    _flush(path.parent)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -75,3 +85,11 @@ def read_json(path: Path, kind: type[Model]) -> Model:
             f"expected {kind.__name__} in {path}, got a fault: {describe_fault(error, 'file')}; "
             "restore the file from where it was made"
         ) from error
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

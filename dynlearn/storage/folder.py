@@ -1,12 +1,10 @@
 """A folder of files, on the local disk or behind any pyarrow filesystem such as ``s3://``.
 
-Files are written aside and renamed, so that a reader sees a whole file or none; locally they are
-also flushed to the disk first, so that this holds after a power cut.
+Files are written aside and renamed, so that a reader sees a whole file or none.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +15,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, TooLarge
-
-ASIDE = ".tmp"
-"""How the names of half-written files end."""
+from dynlearn.storage.files import ASIDE, write_bytes
 
 
 @dataclass(frozen=True)
@@ -95,15 +91,14 @@ class Folder:
             InvalidInput: it cannot be written.
         """
         folder, _, name = self._at(file).rpartition("/")
-        aside = f"{folder}/.{name.lstrip('.')}{ASIDE}"
         with self._expecting("a folder that can be written to"):
+            if self._is_local:
+                write_bytes(Path(folder, name), content)
+                return
+            aside = f"{folder}/.{name.lstrip('.')}{ASIDE}"
             with self.filesystem.open_output_stream(aside) as sink:
                 sink.write(content)
-            if self._is_local:
-                _flush(aside)
             self.filesystem.move(aside, f"{folder}/{name}")
-            if self._is_local:
-                _flush(folder)
 
     def remove(self, files: list[str]) -> None:
         """Remove files that are there.
@@ -173,14 +168,6 @@ def _expecting(expected: str, shown: str) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         reason = _without_secrets(str(error).strip().split("\n", 1)[0][:300])
         raise InvalidInput(f"expected {expected}, got {shown}: {reason}") from error
-
-
-def _flush(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _without_secrets(text: str) -> str:
