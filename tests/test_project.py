@@ -64,6 +64,13 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
     assert not modules & HEAVY
 
 
+@pytest.mark.parametrize(
+    "module", ["dynlearn.registry", "dynlearn.data.writer", "dynlearn_services.tokens"]
+)
+def test_what_lies_on_disk_is_looked_after_without_torch(module: str) -> None:
+    assert "torch" not in modules_after(f"import {module}")
+
+
 ABSENT = """
 import sys
 class Absent:
