@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from dynlearn.config import CollectConfig, TrainConfig
+from dynlearn.config.objectives import BetaNLLSettings
 from dynlearn.data.header import DatasetHeader
 from dynlearn.data.store import EpisodeStore
 from dynlearn.data.transitions import Transitions, cut_transitions
@@ -78,7 +79,7 @@ def measure(
         config = TrainConfig(
             dataset="slide",
             model="slide",
-            beta=float(beta),
+            objective=BetaNLLSettings(beta=float(beta)),
             members=1,
             activation="relu",
             target_columns=(OBJECT_POSITION,),

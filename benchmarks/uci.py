@@ -129,7 +129,7 @@ def tune(config: TrainConfig, name: str, tables: Sequence[tuple[Table, Table]]) 
     for epoch in range(1, config.max_updates // run.updates_per_epoch + 1):
         run.group.advance(run.updates_per_epoch)
         log_likelihood, rmse = run.scores()
-        measure = rmse if config.objective == "mse" else -log_likelihood
+        measure = rmse if config.objective.name == "mse" else -log_likelihood
         # A split that has stopped stays stopped.
         better = (measure < best) & (epoch - best_epoch <= PATIENCE_EPOCHS)
         best = torch.where(better, measure, best)

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from dynlearn.config.choices import ObjectiveName
+from dynlearn.config.objectives import OPTIONS
 from dynlearn.errors import InvalidInput, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,13 +31,35 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def flat_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return what may be said of a configuration, by name: an objective's options beside it."""
+    fields: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        if name == "objective":
+            fields |= {name: _of_names(field), **OPTIONS}
+        else:
+            fields[name] = field
+    return fields
+
+
+def _of_names(field: FieldInfo) -> FieldInfo:
+    """Return the field of an objective's settings as one of its name."""
+    return FieldInfo(
+        annotation=ObjectiveName, default=field.default.name, description=field.description
+    )
+
+
 def _describe(model: type[BaseModel], fault: dict[str, Any]) -> str:
     """Return what was expected, what came and the mend, for one fault that pydantic found."""
-    name = str(fault["loc"][0]) if fault["loc"] else ""
+    known = flat_fields(model)
+    # A fault in an objective's settings is at (objective, its name, the option).
+    name = next((str(part) for part in reversed(fault["loc"]) if part in known), "")
+    name = name or str(next(iter(fault["loc"]), ""))
     if fault["type"] == "missing":
-        return f"expected {flag_of(name)} ({model.model_fields[name].description}), got none"
+        return f"expected {flag_of(name)} ({known[name].description}), got none"
     if fault["type"] == "extra_forbidden":
-        return f"expected a known key, got {name!r}; {nearest(name, model.model_fields)}"
+        unknown = str(fault["loc"][-1])
+        return f"expected a known key, got {unknown!r}; {nearest(unknown, known)}"
     if fault["type"] == "value_error":
         return (f"{flag_of(name)}: " if name else "") + str(fault["ctx"]["error"])
     message = fault["msg"].removeprefix("Input should be ")

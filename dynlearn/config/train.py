@@ -1,32 +1,18 @@
 """The configuration of a training."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
-
-from dynlearn.config.base import Config, Integers, Seed
-from dynlearn.config.choices import (
-    Activation,
-    Covariance,
-    Device,
-    Initialization,
-    ObjectiveName,
-    TrustRegionMetric,
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
 )
 
-_OPTIONS_OF: dict[tuple[str, ...], tuple[ObjectiveName, ...]] = {
-    ("beta",): ("beta_nll", "trustable"),
-    ("natural_step", "regression_metric"): ("trustable",),
-    (
-        "trust_region",
-        "mean_bound",
-        "covariance_bound",
-        "refresh_epochs",
-        "old_distributions",
-        "memory_limit_gib",
-    ): ("trustable", "trust_region_nll"),
-}
-"""Options that do nothing with any other objective."""
+from dynlearn.config.base import Config, Integers, Seed
+from dynlearn.config.choices import Activation, Covariance, Device, Initialization
+from dynlearn.config.objectives import OPTIONS, BetaNLLSettings, ObjectiveSettings, gather
 
 
 class TrainConfig(Config):
@@ -34,12 +20,8 @@ class TrainConfig(Config):
 
     dataset: str = Field(description="name of the dataset to learn from")
     model: str = Field(description="name of the model to publish")
-    objective: ObjectiveName = Field("beta_nll", description="how to fit")
-    beta: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="exponent of the variance weight; absent: 0.5 with beta_nll, 0 with trustable",
+    objective: ObjectiveSettings = Field(
+        BetaNLLSettings(), discriminator="name", description="how to fit"
     )
     covariance: Covariance = Field(
         "diagonal", description="what each member predicts: variances, or a full covariance"
@@ -89,30 +71,6 @@ class TrainConfig(Config):
     bootstrap: bool = Field(True, description="give each member its own resample of the data")
     validation_share: float = Field(0.1, gt=0, lt=1, description="share of episodes to validate on")
     test_share: float = Field(0.1, ge=0, lt=1, description="share of episodes to evaluate on")
-    trust_region: TrustRegionMetric = Field(
-        "kl", description="metric of the bounds of trustable and trust_region_nll"
-    )
-    mean_bound: float | None = Field(
-        None, gt=0, description="how far a mean may move in an epoch, a dimension; absent: any way"
-    )
-    covariance_bound: float | None = Field(
-        0.1,
-        gt=0,
-        description="how far a covariance may move in an epoch, a dimension; none: any way",
-    )
-    natural_step: float = Field(0.1, gt=0, le=1, description="step of trustable's natural gradient")
-    regression_metric: Literal["kl", "w2"] = Field(
-        "kl", description="what trustable's network is fitted to its targets in"
-    )
-    refresh_epochs: int = Field(
-        1, ge=1, description="epochs between refreshes of the old distributions"
-    )
-    old_distributions: Literal["samples", "snapshot"] = Field(
-        "samples", description="kept for every sample, or as a snapshot of the network"
-    )
-    memory_limit_gib: float = Field(
-        4.0, gt=0, description="most memory for all old distributions, in GiB"
-    )
     member_groups: int | None = Field(
         None,
         ge=1,
@@ -131,28 +89,31 @@ class TrainConfig(Config):
     seed: Seed = Field(0, description="seed of splits, weights, bootstraps and shuffles")
     resume: bool = Field(False, description="go on from the last checkpoint of this model's run")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_the_objective(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        flat = {name: values[name] for name in OPTIONS if name in values}
+        if not flat and "objective" not in values:
+            return values
+        given = values.get("objective", BetaNLLSettings())
+        others = {name: value for name, value in values.items() if name not in flat}
+        return {**others, "objective": gather(given, flat)}
+
+    @model_serializer(mode="wrap")
+    def _with_flat_options(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        settings = values.pop("objective", None)
+        if settings is None:
+            return values
+        return {**values, "objective": settings.pop("name"), **settings}
+
     @model_validator(mode="after")
     def _reward_is_of_whole_states(self) -> Self:
         if self.learn_reward and self.target_columns is not None:
             raise ValueError(
                 "learn_reward: expected no target_columns, for a reward is of all columns, got "
                 f"{self.target_columns}; leave one of the two out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _options_suit_the_objective(self) -> Self:
-        for options, objectives in _OPTIONS_OF.items():
-            for name in options if self.objective not in objectives else ():
-                value = getattr(self, name)
-                if value != type(self).model_fields[name].default:
-                    raise ValueError(
-                        f"{name}: expected no such option with objective {self.objective}, got "
-                        f"{value}; leave it out, or take {' or '.join(objectives)}"
-                    )
-        if self.beta and self.objective == "trustable" and self.regression_metric == "w2":
-            raise ValueError(
-                f"beta: expected no such option with regression_metric w2, got {self.beta}; "
-                "leave it out, or take kl"
             )
         return self

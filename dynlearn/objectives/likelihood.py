@@ -13,6 +13,8 @@ from dynlearn.objectives.weighted_losses import weighted_nll
 class NLL(Objective):
     """Negative log-likelihood of Gaussians with diagonal or full covariance."""
 
+    name = "nll"
+
     def head(self, covariance: Covariance) -> HeadKind:
         """Return the head of a learned variance or Cholesky factor."""
         return "scale_tril" if covariance == "full" else "variance"
@@ -33,9 +35,15 @@ class BetaNLL(NLL):
     diagonal form where Σ is diagonal.
     """
 
+    name = "beta_nll"
+
     def __init__(self, beta: float):
         super().__init__()
         self.beta = beta
+
+    def describe(self) -> str:
+        """Return the name and β."""
+        return f"{self.name}, β = {self.beta:g}"
 
     def loss(self, prediction: Distribution, target: Tensor, sample_ids: Tensor) -> Tensor:
         """Return each member's loss [E], the mean over the batch.
@@ -52,7 +60,9 @@ class StudentTNLL(NLL):
     The network says how sure it is of the precision that it predicts, and outliers pull less.
     """
 
+    name = "student_t"
+
     def head(self, covariance: Covariance) -> HeadKind:
         """Return the head of a gamma distribution over the precision."""
-        require_diagonal(covariance, "student_t")
+        require_diagonal(covariance, self.name)
         return "student_t"

@@ -12,9 +12,11 @@ from dynlearn.objectives.objective import Objective, require_diagonal
 class MSE(Objective):
     """Squared error of the mean; the variance is a constant measured on validation data."""
 
+    name = "mse"
+
     def head(self, covariance: Covariance) -> HeadKind:
         """Return the head of a mean alone."""
-        require_diagonal(covariance, "mse")
+        require_diagonal(covariance, self.name)
         return "mean"
 
     def loss(self, prediction: Distribution, target: Tensor, sample_ids: Tensor) -> Tensor:
@@ -29,9 +31,11 @@ class MomentMatching(Objective):
     ``E|r|``, 0.798 of a Gaussian's own.
     """
 
+    name = "moment_matching"
+
     def head(self, covariance: Covariance) -> HeadKind:
         """Return the head of a standard deviation."""
-        require_diagonal(covariance, "moment_matching")
+        require_diagonal(covariance, self.name)
         return "std"
 
     def loss(self, prediction: Distribution, target: Tensor, sample_ids: Tensor) -> Tensor:

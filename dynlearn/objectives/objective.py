@@ -19,8 +19,15 @@ class Objective(nn.Module):
     moves the parameters, and members can be trained apart.
     """
 
+    name: str
+    """What a configuration calls it."""
+
     components = 0
     """Logits of a prior over the precision that the head gives for each target."""
+
+    def describe(self) -> str:
+        """Return the name with the settings that shape it, in a line for the model card."""
+        return self.name
 
     def head(self, covariance: Covariance) -> HeadKind:
         """Return the kind of head that the network needs.

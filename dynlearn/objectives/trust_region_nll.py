@@ -3,14 +3,15 @@
 Shapes: E members, B batch, M samples, I inputs, D targets.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dynlearn.config.choices import Covariance
+from dynlearn.config.objectives import TrustableSettings, TrustRegionNLLSettings
 from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian
 from dynlearn.distributions.mixture import Distribution
 from dynlearn.models.heads import HeadKind
@@ -23,25 +24,34 @@ from dynlearn.trust_region import TrustRegion
 class TrustRegionObjective(Objective):
     """An objective that knows each sample's old distribution and refreshes it as epochs pass.
 
-    The bounds of ``region`` are for one dimension; distances add up over dimensions, so the region
+    The bounds that are set are for one dimension; distances add up over dimensions, so the region
     itself has D times the bounds.
     """
 
     epoch: Tensor
     _memory: SampleMemory | SnapshotMemory
 
-    def __init__(
-        self,
-        region: TrustRegion,
-        refresh_epochs: int,
-        old_distributions: Literal["samples", "snapshot"],
-        member_limit_gib: float,
-    ):
+    def __init__(self, settings: TrustRegionNLLSettings | TrustableSettings, members: int):
+        """Take the settings for an ensemble of so many members, who share the memory."""
         super().__init__()
-        self.region = region
-        self._refresh_epochs = refresh_epochs
-        self._old_distributions = old_distributions
-        self._member_limit_gib = member_limit_gib
+        self.settings = settings
+        mean_bound, covariance_bound = (
+            math.inf if bound is None else bound
+            for bound in (settings.mean_bound, settings.covariance_bound)
+        )
+        self.region = TrustRegion(settings.trust_region, mean_bound, covariance_bound)
+        self._member_limit_gib = settings.memory_limit_gib / members
+
+    def describe(self) -> str:
+        """Return the name and the bounds."""
+        settings = self.settings
+        bounds = {"mean": settings.mean_bound, "covariance": settings.covariance_bound}
+        words = [
+            f"{settings.trust_region} bound of the {part} {bound:g}"
+            for part, bound in bounds.items()
+            if bound is not None
+        ]
+        return ", ".join([settings.name, *words])
 
     def head(self, covariance: Covariance) -> HeadKind:
         """Return the head of a learned variance or Cholesky factor."""
@@ -61,7 +71,7 @@ class TrustRegionObjective(Objective):
             mean_bound=dimensions * self.region.mean_bound,
             covariance_bound=dimensions * self.region.covariance_bound,
         )
-        if self._old_distributions == "samples":
+        if self.settings.old_distributions == "samples":
             self._memory = SampleMemory(network, inputs, self.region, self._member_limit_gib)
         else:
             self._memory = SnapshotMemory(network, inputs)
@@ -71,7 +81,7 @@ class TrustRegionObjective(Objective):
 
     def begin_epoch(self, epoch: int) -> None:
         """Refresh the old distributions where that is due and has not been done."""
-        if epoch % self._refresh_epochs == 0 and epoch != int(self.epoch[0]):
+        if epoch % self.settings.refresh_epochs == 0 and epoch != int(self.epoch[0]):
             self._memory.refresh()
             self.epoch.fill_(epoch)
 

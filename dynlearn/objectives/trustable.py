@@ -3,17 +3,15 @@
 Shapes: E members, B batch, D targets.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from dynlearn.config.objectives import TrustableSettings
 from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian, wasserstein
 from dynlearn.distributions.mixture import Distribution
 from dynlearn.objectives.natural_gradient import natural_gradient_step
 from dynlearn.objectives.trust_region_nll import TrustRegionObjective
 from dynlearn.objectives.weighted_losses import weighted_divergence
-from dynlearn.trust_region import TrustRegion
 
 
 class Trustable(TrustRegionObjective):
@@ -26,20 +24,18 @@ class Trustable(TrustRegionObjective):
     All but the network's own arithmetic is in float64.
     """
 
-    def __init__(
-        self,
-        region: TrustRegion,
-        natural_step: float,
-        regression_metric: Literal["kl", "w2"],
-        beta: float,
-        refresh_epochs: int,
-        old_distributions: Literal["samples", "snapshot"],
-        member_limit_gib: float,
-    ):
-        super().__init__(region, refresh_epochs, old_distributions, member_limit_gib)
-        self.natural_step = natural_step
-        self.regression_metric = regression_metric
-        self.beta = beta
+    settings: TrustableSettings
+
+    def __init__(self, settings: TrustableSettings, members: int):
+        """Take the settings for an ensemble of so many members, who share the memory."""
+        super().__init__(settings, members)
+
+    def describe(self) -> str:
+        """Return the name, the metric, the step, β and the bounds."""
+        name, *bounds = super().describe().split(", ")
+        fitted = f"fitted in {self.settings.regression_metric}"
+        step, beta = self.settings.natural_step, self.settings.beta
+        return ", ".join([name, fitted, f"step {step:g}", f"β = {beta:g}", *bounds])
 
     def loss(self, prediction: Distribution, target: Tensor, sample_ids: Tensor) -> Tensor:
         """Return each member's loss [E], the mean over the batch."""
@@ -48,10 +44,10 @@ class Trustable(TrustRegionObjective):
         with torch.no_grad():
             old = self._memory.old(sample_ids).apply(Tensor.double)
             projected = self.region.project(precise, old)
-            moved = natural_gradient_step(projected, target.double(), self.natural_step)
+            moved = natural_gradient_step(projected, target.double(), self.settings.natural_step)
             goal = self.region.project(moved, old)
-        if self.regression_metric == "w2":
+        if self.settings.regression_metric == "w2":
             distance = wasserstein(precise, goal)
         else:
-            distance = weighted_divergence(goal, precise, self.beta)
+            distance = weighted_divergence(goal, precise, self.settings.beta)
         return distance.mean(-1).to(target.dtype)

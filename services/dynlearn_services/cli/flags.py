@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
-from dynlearn.config.parsing import flag_of, parse_config
+from dynlearn.config.parsing import flag_of, flat_fields, parse_config
 from dynlearn.errors import InvalidInput
 
 _MAX_YAML_BYTES = 2**20
@@ -49,7 +49,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def with_config(
     model: type[Model], sections: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag for each field of ``model``, and ``--config FILE``.
+    """Give a command one flag for each option of ``model``, and ``--config FILE``.
 
     The command's first parameter receives the configuration: defaults, under the YAML file, under
     the flags. Its other parameters stay flags of their own.
@@ -59,14 +59,14 @@ def with_config(
         sections: headings of the help of a `SectionedCommand`, each by the field that it stands
             over.
     """
+    fields = flat_fields(model)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def configured(config_file: Path | None, **flags: Any) -> None:
             values = read_yaml(config_file) if config_file else {}
-            names = [name for name in model.model_fields if name in flags]
-            given = {name: flags.pop(name) for name in names}
+            given = {name: flags.pop(name) for name in fields if name in flags}
             values |= {
-                name: _value(model.model_fields[name], value)
+                name: _value(fields[name], value)
                 for name, value in given.items()
                 if value is not None
             }
@@ -75,7 +75,7 @@ def with_config(
         first, *own = inspect.signature(command).parameters.values()
         own = [parameter.replace(kind=first.KEYWORD_ONLY) for parameter in own]
         parameters, section = [], None
-        for name, field in model.model_fields.items():
+        for name, field in fields.items():
             section = (sections or {}).get(name, section)
             parameters.append(_parameter(name, field, section))
         configured.__signature__ = inspect.Signature([*parameters, _CONFIG_FILE, *own])  # type: ignore[attr-defined]

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 TRAIN_SECTIONS = {
     "dataset": "Data and model",
     "objective": "Objective",
-    "members": "Network",
+    "trust_region": "Trust regions (trustable and trust_region_nll)",
+    "covariance": "Network",
     "observation_columns": "Columns",
     "learning_rate": "Training",
-    "trust_region": "Trust regions (trustable and trust_region_nll)",
     "member_groups": "Run",
 }
 

@@ -146,7 +146,7 @@ def _publish(
         "environment": header.environment,
         "dataset": config.dataset,
         "dataset checksum": header.checksum,
-        "objective": _describe_objective(config),
+        "objective": make_objective(config).describe(),
         "covariance": config.covariance,
         "updates": trained.updates,
         "trained on": f"{len(split.train)} episodes",
@@ -176,24 +176,6 @@ def _publish(
         )
 
     return Registry(home.models).publish(config.model, write), evaluation.metrics
-
-
-def _describe_objective(config: TrainConfig) -> str:
-    """Return the objective with the options that shape it, in a line."""
-    words: list[str] = [config.objective]
-    beta = getattr(make_objective(config), "beta", None)
-    if config.objective == "trustable":
-        words += [f"fitted in {config.regression_metric}", f"step {config.natural_step:g}"]
-    if beta is not None:
-        words.append(f"β = {beta:g}")
-    if config.objective in ("trustable", "trust_region_nll"):
-        bounds = {"mean": config.mean_bound, "covariance": config.covariance_bound}
-        words += [
-            f"{config.trust_region} bound of the {part} {bound:g}"
-            for part, bound in bounds.items()
-            if bound is not None
-        ]
-    return ", ".join(words)
 
 
 @contextmanager

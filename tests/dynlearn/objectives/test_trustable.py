@@ -1,4 +1,3 @@
-import math
 from typing import Any
 
 import numpy as np
@@ -7,26 +6,28 @@ import torch
 from scipy import linalg
 from torch import Tensor
 
+from dynlearn.config.objectives import TrustableSettings, TrustRegionNLLSettings
 from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian, Gaussian
 from dynlearn.errors import InvalidInput
 from dynlearn.models.heads import Head
 from dynlearn.models.networks import EnsembleNetwork
 from dynlearn.objectives import BetaNLL, Objective, Trustable, TrustRegionNLL
 from dynlearn.objectives.natural_gradient import natural_gradient_step
-from dynlearn.trust_region import TrustRegion
 
 IDS = torch.arange(40).repeat(2, 1)
-NO_BOUNDS = TrustRegion("kl", math.inf, math.inf)
-MEMORY: dict[str, Any] = {
-    "refresh_epochs": 1,
-    "old_distributions": "samples",
-    "member_limit_gib": 1.0,
-}
 
 
-def _trustable(region: TrustRegion = NO_BOUNDS, **options: Any) -> Trustable:
-    step = {"natural_step": 1e-4, "regression_metric": "kl", "beta": 0.0}
-    return Trustable(region, **{**step, **MEMORY, **options})
+def _trustable(**options: Any) -> Trustable:
+    no_bounds = {"mean_bound": None, "covariance_bound": None}
+    return Trustable(TrustableSettings(**{"natural_step": 1e-4, **no_bounds, **options}), members=2)
+
+
+def _bounds(metric: str, mean_bound: float | None, covariance_bound: float) -> dict[str, Any]:
+    return {
+        "trust_region": metric,
+        "mean_bound": mean_bound,
+        "covariance_bound": covariance_bound,
+    }
 
 
 def _network(kind: str = "variance", targets: int = 2, seed: int = 0) -> EnsembleNetwork:
@@ -123,7 +124,7 @@ def test_a_natural_step_towards_what_is_far_stays_positive_definite() -> None:
 
 
 def test_bounds_are_for_each_dimension() -> None:
-    objective = _trustable(TrustRegion("kl", 2.0, 0.5))
+    objective = _trustable(**_bounds("kl", 2.0, 0.5))
     _attached(objective, _network(targets=3))
     assert (objective.region.mean_bound, objective.region.covariance_bound) == (6.0, 1.5)
 
@@ -131,8 +132,11 @@ def test_bounds_are_for_each_dimension() -> None:
 @pytest.mark.parametrize("metric", ["kl", "w2", "w2_unscaled", "frobenius"])
 @pytest.mark.parametrize("kind", ["variance", "scale_tril"])
 def test_the_loss_within_and_beyond_bounds_has_finite_gradients(metric: str, kind: str) -> None:
-    region = TrustRegion(metric, 0.01, 0.01)  # type: ignore[arg-type]
-    for objective in (_trustable(region, natural_step=0.5), TrustRegionNLL(region, **MEMORY)):
+    bounds = _bounds(metric, 0.01, 0.01)
+    for objective in (
+        _trustable(**bounds, natural_step=0.5),
+        TrustRegionNLL(TrustRegionNLLSettings(**bounds), members=2),
+    ):
         network = _network(kind)
         inputs, targets = _attached(objective, network)
         for parameter in network.parameters():
@@ -146,8 +150,8 @@ def test_the_loss_within_and_beyond_bounds_has_finite_gradients(metric: str, kin
 
 def test_targets_stay_in_the_region_around_the_old_distributions() -> None:
     """A network that is at its targets has no loss: the targets are found by fitting to them."""
-    region = TrustRegion("w2", math.inf, 0.01)
-    objective, network = _trustable(region, natural_step=1.0), _network(targets=1)
+    bounds = _bounds("w2", None, 0.01)
+    objective, network = _trustable(**bounds, natural_step=1.0), _network(targets=1)
     inputs, targets = _attached(objective, network)
     old = network(inputs)
     far = targets.expand(2, -1, -1) + 100
@@ -186,14 +190,15 @@ def test_old_distributions_are_refreshed_when_an_epoch_begins(
 
 
 def test_a_refresh_moves_no_sample_beyond_the_bounds() -> None:
-    region = TrustRegion("kl", 0.1, 0.1)
-    objective, network = _trustable(region), _network("scale_tril")
+    bounds = _bounds("kl", 0.1, 0.1)
+    objective, network = _trustable(**bounds), _network("scale_tril")
     _attached(objective, network)
     before = objective._memory.old(IDS)
     for parameter in network.parameters():
         parameter.data += 0.5
     objective.begin_epoch(1)
     after = objective._memory.old(IDS)
+    region = objective.region
     assert float(region.mean_distance(after, before).max()) == pytest.approx(0.2)
     assert float(region.covariance_distance(after, before).max()) == pytest.approx(0.2)
 
@@ -209,7 +214,7 @@ def test_samples_are_found_by_their_ids() -> None:
 
 def test_too_much_memory_is_refused_with_the_figure_and_the_remedy() -> None:
     # 40 samples × (2 means + 2 variances) × 8 bytes.
-    objective = _trustable(member_limit_gib=1e-9)
+    objective = _trustable(memory_limit_gib=2e-9)
     with pytest.raises(InvalidInput, match=r"1e-09 GiB .* got 1.19e-06 GiB for 40 .* snapshot"):
         _attached(objective, _network())
 
@@ -218,3 +223,15 @@ def test_the_memory_is_logged_before_training(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level("INFO", logger="dynlearn"):
         _attached(_trustable(), _network())
     assert caplog.messages == ["old distributions of 40 samples of 2 members: 2.38e-06 GiB"]
+
+
+def test_an_objective_describes_itself() -> None:
+    assert _trustable().describe() == "trustable, fitted in kl, step 0.0001, β = 0"
+    bounded = _trustable(**_bounds("w2", 2, 0.5), beta=0.25)
+    assert bounded.describe() == (
+        "trustable, fitted in kl, step 0.0001, β = 0.25, w2 bound of the mean 2, w2 bound of the "
+        "covariance 0.5"
+    )
+    within = TrustRegionNLL(TrustRegionNLLSettings(), members=2)
+    assert within.describe() == "trust_region_nll, kl bound of the covariance 0.1"
+    assert BetaNLL(0.5).describe() == "beta_nll, β = 0.5"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dynlearn.config import TrainConfig
+from dynlearn.config.parsing import flat_fields
 from dynlearn.data.episodes import Episode
 from dynlearn.data.header import DatasetHeader
 from dynlearn.data.writer import EpisodeWriter
@@ -287,7 +288,7 @@ def test_the_help_of_training_has_headings_and_fits_a_terminal(
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert headings == [*(f"{section}:" for section in TRAIN_SECTIONS.values()), "Options:"]
     shown = {word for line in lines for word in line.split() if line.startswith("  --")}
-    assert {f"--{name.replace('_', '-')}" for name in TrainConfig.model_fields} < shown
+    assert {f"--{name.replace('_', '-')}" for name in flat_fields(TrainConfig)} < shown
     assert {"--config", "--home", "--json", "--help"} < shown
 
 

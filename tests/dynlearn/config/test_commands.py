@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 from pydantic import ValidationError
@@ -13,7 +12,6 @@ from dynlearn.config import (
     ServeConfig,
     TrainConfig,
 )
-from dynlearn.config.choices import ObjectiveName
 
 KINDS = [CollectConfig, TrainConfig, EvaluateConfig, ServeConfig, PlanConfig]
 NEEDED = {"dataset": "d", "model": "m"}
@@ -81,32 +79,6 @@ def test_missing_numbers_between_commas_are_refused(text: str) -> None:
 def test_values_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         _make(TrainConfig, **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"beta": 0.3, "objective": "mse"}, "beta: .* got 0.3; .* take beta_nll or trustable"),
-        ({"mean_bound": 1.0}, "mean_bound: .* take trustable or trust_region_nll"),
-        (
-            {"beta": 0.3, "objective": "trustable", "regression_metric": "w2"},
-            "beta: .* w2, got 0.3; .* take kl",
-        ),
-        ({"covariance_bound": None}, "covariance_bound: .* objective beta_nll"),
-        ({"natural_step": 0.5, "objective": "trust_region_nll"}, "natural_step: .* trustable"),
-    ],
-)
-def test_an_option_that_would_do_nothing_is_refused(
-    options: dict[str, object], message: str
-) -> None:
-    with pytest.raises(ValidationError, match=message):
-        _make(TrainConfig, **options)
-
-
-@pytest.mark.parametrize("objective", get_args(ObjectiveName))
-def test_a_saved_configuration_is_one_to_train_with(objective: str) -> None:
-    config = _make(TrainConfig, objective=objective)
-    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
 
 
 def test_a_datasets_content_depends_neither_on_workers_nor_on_resumption() -> None:
