@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
-from dynlearn.models.dynamics import SPEC_FILE, WEIGHTS_FILE, DynamicsModel
+from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.files import SPEC_FILE, WEIGHTS_FILE
 from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import DiscreteSpace
 
@@ -75,12 +76,12 @@ def test_a_full_covariance_in_original_units_by_hand(make_model: MakeModel) -> N
     """Entry i, j of the standardised covariance times the scales i and j."""
     model = make_model(head="scale_tril", members=1, hidden=(), target_columns=(0, 2))
     with torch.no_grad():
-        layer = model.network.perceptrons[0][0]
+        layer = model.regressor.network.perceptrons[0][0]
         layer.weight.zero_()
         # Means 1 and -1; a factor of ones on the diagonal and 0.5 below.
         layer.bias.copy_(torch.tensor([1.0, -1.0, 0.0, 0.0, 0.5]))
-        model.target_scaler.std.copy_(torch.tensor([10.0, 0.1]))
-        model.target_scaler.mean.copy_(torch.tensor([3.0, 4.0]))
+        model.regressor.target_scaler.std.copy_(torch.tensor([10.0, 0.1]))
+        model.regressor.target_scaler.mean.copy_(torch.tensor([3.0, 4.0]))
     prediction = model.predict([[7.0, 8.0, 9.0]], [[0.0, 0.0]])
     torch.testing.assert_close(prediction.mean, torch.tensor([[7 + 3 + 10.0, 9 + 4 - 0.1]]))
     expected = torch.tensor([[[100.0, 0.5], [0.5, 0.0125]]])
@@ -90,9 +91,9 @@ def test_a_full_covariance_in_original_units_by_hand(make_model: MakeModel) -> N
 
 def test_an_untrained_member_of_zeros_predicts_no_change(make_model: MakeModel) -> None:
     model = make_model(absolute_columns=(1,))
-    for tensor in model.network.state_dict().values():
+    for tensor in model.regressor.network.state_dict().values():
         tensor.zero_()
-    model.target_scaler.mean.zero_()
+    model.regressor.target_scaler.mean.zero_()
     mean = model.predict([[1.0, 2.0, 3.0]], [[0.0, 0.0]]).mean
     assert mean.tolist() == [[1.0, 0.0, 3.0]]
 
@@ -257,7 +258,7 @@ def test_samples_have_the_moments_of_the_mixture(make_model: MakeModel, head: st
 
 
 def _same(first: DynamicsModel, second: DynamicsModel) -> bool:
-    one, other = first.state_dict(), second.state_dict()
+    one, other = first.regressor.state_dict(), second.regressor.state_dict()
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
@@ -270,7 +271,7 @@ def test_a_saved_model_comes_back_bit_for_bit(
     loaded = DynamicsModel.load(tmp_path)
     assert loaded.spec == model.spec
     assert _same(loaded, model)
-    assert not loaded.training
+    assert not loaded.regressor.training
     rows = _rows(4)
     assert torch.equal(loaded.predict(*rows).covariance, model.predict(*rows).covariance)
     assert sorted(path.name for path in tmp_path.iterdir()) == [SPEC_FILE, WEIGHTS_FILE]

@@ -13,11 +13,15 @@ from dynlearn.data.store import EpisodeStore
 from dynlearn.data.transitions import Transitions
 from dynlearn.data.writer import EpisodeWriter
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
+from dynlearn.evaluation.reward import reward_rmse
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
-from dynlearn.training.dataset import fit, model_spec, reward_checkpoint, split_dataset, train
-from dynlearn.training.trainer import TrainingProgress
+from dynlearn.training.dataset import split_dataset, train
+from dynlearn.training.extras import reward_checkpoint
+from dynlearn.training.fit import fit, model_spec
+from dynlearn.training.hooks import Hooks
+from dynlearn.training.progress import Progress
 
 EPISODES, STEPS = 20, 8
 
@@ -90,7 +94,7 @@ def _dataset(
 
 
 def _equal(first: DynamicsModel, second: DynamicsModel) -> bool:
-    one, other = first.state_dict(), second.state_dict()
+    one, other = first.regressor.state_dict(), second.regressor.state_dict()
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -98,12 +102,12 @@ def test_a_dataset_becomes_a_model_that_predicts_it(tmp_path: Path) -> None:
     store = _dataset(tmp_path / "d")
     config = _config(max_updates=600, validate_every=100)
     updates: list[int] = []
-    trained = train(config, store, on_progress=lambda progress: updates.append(progress.update))
+    trained = train(config, store, Hooks(on_progress=lambda now: updates.append(now.update)))
     assert trained is not None
     assert updates == [100, 200, 300, 400, 500, 600]
     assert trained.updates == 600
     assert [entry["update"] for entry in trained.history] == updates
-    assert not trained.model.training
+    assert not trained.model.regressor.training
     table = store.table(split_dataset(config, store).test)
     for episode in table:
         prediction = trained.model.predict(episode.observations[:-1], episode.actions)
@@ -129,15 +133,11 @@ def test_the_test_episodes_are_left_alone(tmp_path: Path) -> None:
 def test_the_reward_is_learned_where_that_is_asked_for(tmp_path: Path) -> None:
     store = _dataset(tmp_path / "d")
     plain = train(_config(max_updates=200), store)
-    shown: list[tuple[str, int]] = []
-    both = train(
-        _config(max_updates=200, learn_reward=True),
-        store,
-        on_progress=lambda progress: shown.append(("dynamics", progress.update)),
-        on_reward_progress=lambda progress: shown.append(("reward", progress.update)),
-    )
+    shown: list[tuple[str, int, int]] = []
+    hooks = Hooks(on_progress=lambda now: shown.append((now.part, now.update, now.updates)))
+    both = train(_config(max_updates=200, learn_reward=True), store, hooks)
     assert shown == [
-        (what, update) for what in ("reward", "dynamics") for update in range(10, 201, 10)
+        (what, update, 200) for what in ("reward", "dynamics") for update in range(10, 201, 10)
     ]
     assert plain is not None
     assert both is not None
@@ -145,7 +145,7 @@ def test_the_reward_is_learned_where_that_is_asked_for(tmp_path: Path) -> None:
     assert _equal(plain.model, both.model)
     assert both.reward is not None
     table = store.table(split_dataset(_config(), store).test)
-    assert both.reward.rmse(table, store.header.action_space) < 0.3 * table.rewards.std()
+    assert reward_rmse(both.reward, table, store.header.action_space) < 0.3 * table.rewards.std()
 
 
 @pytest.mark.parametrize("in_the_reward", [True, False])
@@ -153,13 +153,13 @@ def test_a_stop_while_the_reward_is_learned_or_after_loses_nothing(
     tmp_path: Path, in_the_reward: bool
 ) -> None:
     store, config = _dataset(tmp_path / "d"), _config(learn_reward=True)
-    whole = train(config, store, tmp_path / "whole.safetensors")
+    whole = train(config, store, Hooks(tmp_path / "whole.safetensors"))
     checkpoint = tmp_path / "cut.safetensors"
     beside = reward_checkpoint(checkpoint)
     stop = beside if in_the_reward else checkpoint
-    assert train(config, store, checkpoint, should_stop=stop.exists) is None
+    assert train(config, store, Hooks(checkpoint, should_stop=stop.exists)) is None
     assert (beside.exists(), checkpoint.exists()) == (True, not in_the_reward)
-    again = train(config, store, checkpoint)
+    again = train(config, store, Hooks(checkpoint))
     assert whole is not None
     assert again is not None
     assert _equal(whole.model, again.model)
@@ -176,7 +176,7 @@ def test_a_reward_that_cannot_be_learned_is_known_before_the_dynamics_are(tmp_pa
         train(
             _config(learn_reward=True),
             store,
-            on_progress=lambda progress: updates.append(progress.update),
+            Hooks(on_progress=lambda now: updates.append(now.update)),
         )
     assert not updates
 
@@ -244,8 +244,8 @@ def test_a_full_covariance_is_learned_saved_and_used(tmp_path: Path, objective: 
 def test_a_stopped_run_gives_no_model_and_goes_on_to_the_same(tmp_path: Path) -> None:
     store = _dataset(tmp_path / "d")
     undisturbed = train(_config(), store)
-    assert train(_config(), store, tmp_path / "c", should_stop=lambda: True) is None
-    resumed = train(_config(resume=True), store, tmp_path / "c")
+    assert train(_config(), store, Hooks(tmp_path / "c", should_stop=lambda: True)) is None
+    resumed = train(_config(resume=True), store, Hooks(tmp_path / "c"))
     assert undisturbed is not None
     assert resumed is not None
     assert _equal(undisturbed.model, resumed.model)
@@ -256,10 +256,10 @@ def test_elites_are_kept_and_can_be_loaded(tmp_path: Path) -> None:
     store = _dataset(tmp_path / "d")
     best = torch.full((3,), torch.inf)
 
-    def watch(progress: TrainingProgress) -> None:
+    def watch(progress: Progress) -> None:
         best.copy_(torch.minimum(best, torch.tensor(progress.validation_nll)))
 
-    whole = train(_config(seed=5), store, on_progress=watch)
+    whole = train(_config(seed=5), store, Hooks(on_progress=watch))
     elites = train(_config(elites=2, seed=5), store)
     assert whole is not None
     assert elites is not None
