@@ -19,7 +19,7 @@ from dynlearn.config.objectives import BetaNLLSettings
 from dynlearn.data.header import DatasetHeader
 from dynlearn.data.store import EpisodeStore
 from dynlearn.data.transitions import Transitions, cut_transitions
-from dynlearn.training.dataset import fit, model_spec
+from dynlearn.training.fit import fit, model_spec
 from dynlearn_services.collection.run import collect
 from dynlearn_services.ray_cluster import ray_cluster
 

@@ -93,11 +93,11 @@ def make_model(
         hidden=HIDDEN,
         activation="silu",
     )
-    model = DynamicsModel(spec).eval()
+    model = DynamicsModel(spec)
     generators = [torch.Generator().manual_seed(member) for member in range(MEMBERS)]
-    model.network.initialize("lecun_uniform", generators)
+    model.regressor.network.initialize("lecun_uniform", generators)
     if precision == "bfloat16":
-        model.network.use_bfloat16()
+        model.regressor.use_bfloat16()
     return model
 
 

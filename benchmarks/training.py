@@ -26,14 +26,16 @@ from benchmarks.report import markdown_table, print_figures, run_command
 from dynlearn.config import TrainConfig
 from dynlearn.data.transitions import Transitions
 from dynlearn.distributions.mixture import Distribution
-from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.heads import Head
 from dynlearn.models.networks import EnsembleNetwork
+from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.models.scaling import Scaler
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.training.dataset import model_spec
-from dynlearn.training.member_group import MemberGroup, TrainingData
+from dynlearn.training.fit import dynamics_samples, model_spec
+from dynlearn.training.hooks import Hooks
+from dynlearn.training.member_group import MemberGroup
 from dynlearn.training.trainer import Trainer
+from dynlearn.training.training_data import TrainingData
 
 BUDGETS = {"small": 8, "full": 40}
 OBSERVATION, ACTION = 28, 4
@@ -155,9 +157,12 @@ def train_ours(
         BoxSpace(low=(-10.0,) * size, high=(10.0,) * size) for size in (OBSERVATION, ACTION)
     )
     spec = model_spec(config, ObservationSpace(observation=observation), action)
-    trainer = Trainer(config, DynamicsModel(spec).to(config.device), train, validation)
+    regressor = EnsembleRegressor(spec.regressor).to(config.device)
+    samples = [dynamics_samples(spec, part) for part in (train, validation)]
+    hooks = Hooks(on_progress=lambda progress: turn(progress.means()))
+    trainer = Trainer(config, regressor, samples[0], samples[1], hooks)
     turn({})
-    trainer.run(on_progress=lambda progress: turn(progress.means()))
+    trainer.run()
 
 
 def race_on(

@@ -35,7 +35,8 @@ from dynlearn.config import TrainConfig
 from dynlearn.models.heads import Head
 from dynlearn.models.networks import EnsembleNetwork
 from dynlearn.objectives import make_objective
-from dynlearn.training.member_group import MemberGroup, TrainingData
+from dynlearn.training.member_group import MemberGroup
+from dynlearn.training.training_data import TrainingData
 
 OBJECTIVES: dict[str, dict[str, object]] = {
     "beta=0": {"objective": "nll"},

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dynlearn.errors import InvalidInput, NotFound, nearest
 
@@ -123,9 +123,21 @@ def find_task(environment: str) -> Task:
     return tasks[environment]
 
 
-def describe_columns(environment: str, size: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return a label for each of ``size`` observation columns, and the task's target columns."""
+class Columns(NamedTuple):
+    """What people call the observation columns, and which of them they look at first.
+
+    Attributes:
+        labels: of each column, with its unit where that is known.
+        focus: the columns that matter to the task; empty where no task says so.
+    """
+
+    labels: tuple[str, ...]
+    focus: tuple[int, ...] = ()
+
+
+def describe_columns(environment: str, size: int) -> Columns:
+    """Return what is known of an environment's ``size`` observation columns."""
     task = installed_tasks().get(environment)
     if task is None or len(task.observation_columns) != size:
-        return bare_task(environment, size).observation_columns, ()
-    return task.column_labels, task.target_columns
+        return Columns(bare_task(environment, size).observation_columns)
+    return Columns(task.column_labels, task.target_columns)

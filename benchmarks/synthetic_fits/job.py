@@ -25,7 +25,8 @@ from dynlearn.models.scaling import Scaler
 from dynlearn.objectives import make_objective
 from dynlearn.storage.files import write_bytes
 from dynlearn.storage.tensors import load_state, save_state
-from dynlearn.training.member_group import MemberGroup, TrainingData
+from dynlearn.training.member_group import MemberGroup
+from dynlearn.training.training_data import TrainingData
 
 _TIMES = 40
 _MOST_POINTS = 1000

@@ -1,6 +1,6 @@
-"""Transitions cut from episodes, split by episode, and the members' resamples of them.
+"""Transitions and windows cut from episodes, and the episodes' split.
 
-Shapes: K episodes, M transitions, O observation, A action, E members.
+Shapes: K episodes, M transitions, W windows, H horizon, O observation, A action, G goal.
 """
 
 from __future__ import annotations
@@ -65,6 +65,37 @@ def cut_transitions(table: EpisodeTable, action_space: ActionSpace) -> Transitio
     return Transitions(
         table.observations[is_before], action, table.observations[is_after], table.lengths
     )
+
+
+@dataclass(frozen=True)
+class JudgedTransitions:
+    """Transitions and what each was worth.
+
+    Attributes:
+        inputs: observation, next observation, goal where there is one, and action,
+            [M, 2·O + G + A].
+        reward: [M].
+    """
+
+    inputs: NDArray[np.floating]
+    reward: NDArray[np.floating]
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+
+def judged_transitions(table: EpisodeTable, action_space: ActionSpace) -> JudgedTransitions:
+    """Cut every step of every episode, with its reward.
+
+    Raises:
+        InvalidInput: the actions are not of the space.
+        CorruptData: a value is not finite.
+    """
+    moves = cut_transitions(table, action_space)
+    parts = [moves.observation, moves.next_observation]
+    if table.desired_goals is not None:
+        parts.append(table.desired_goals[before_each_step(table.lengths)])
+    return JudgedTransitions(np.concatenate((*parts, moves.action), 1), table.rewards)
 
 
 def before_each_step(lengths: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from dynlearn.evaluation.measures import Evaluation, Metrics
 from dynlearn.models.heads import HeadKind
 from dynlearn.models.spec import ModelSpec
 from dynlearn.storage.files import write_bytes, write_json
+from dynlearn.task import Columns
 
 METRICS_FILE = "metrics.json"
 _CAPTIONS = {
@@ -40,8 +41,7 @@ def write_report(
     made: Mapping[str, object],
     evaluation: Evaluation,
     history: list[dict[str, float]],
-    columns: tuple[str, ...],
-    focus: tuple[int, ...],
+    columns: Columns,
 ) -> None:
     """Write ``metrics.json``, ``figures/`` and the model card ``README.md`` into a folder.
 
@@ -52,12 +52,11 @@ def write_report(
         made: how it was made, as lines of the card: "environment", "dataset" and any others.
         evaluation: on held-out episodes.
         history: of the training run.
-        columns: a name for each observation column.
-        focus: the observation columns that matter to the task.
+        columns: the observation columns.
     """
     write_json(folder / METRICS_FILE, evaluation.metrics.model_dump(mode="json"))
     (folder / "figures").mkdir()
-    figures = draw_figures(evaluation, history, columns, focus, folder / "figures")
+    figures = draw_figures(evaluation, history, columns, folder / "figures")
     card = _card(name, spec, made, evaluation.metrics, figures)
     write_bytes(folder / "README.md", card.encode())
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dynlearn.evaluation.measures import CURVE_LEVELS, Evaluation
+from dynlearn.task import Columns
 
 REAL, MODEL, OTHER = "#222222", "#1f77b4", "#d62728"
 _DPI = 110
@@ -21,8 +22,7 @@ _MAX_PANELS = 6
 def draw_figures(
     evaluation: Evaluation,
     history: list[dict[str, float]],
-    columns: tuple[str, ...],
-    focus: tuple[int, ...],
+    columns: Columns,
     folder: Path,
 ) -> list[str]:
     """Draw every figure that the evaluation holds and return their file names.
@@ -30,13 +30,12 @@ def draw_figures(
     Args:
         evaluation: what was measured.
         history: NLL and RMSE at every validation of the training run; empty where unknown.
-        columns: a name for each observation column.
-        focus: the observation columns to show; the first ones where it is empty.
+        columns: the observation columns; those of their focus are shown first.
         folder: an existing folder to write into.
     """
     figures = {"calibration.png": _calibration(evaluation)}
     if evaluation.rollouts is not None:
-        figures["open_loop.png"] = _open_loop(evaluation, columns, focus)
+        figures["open_loop.png"] = _open_loop(evaluation, columns)
         figures["error_by_horizon.png"] = _error_by_horizon(evaluation)
     else:
         figures["one_step.png"] = _one_step(evaluation)
@@ -85,7 +84,8 @@ def _calibration(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _open_loop(evaluation: Evaluation, columns: tuple[str, ...], focus: tuple[int, ...]) -> Figure:
+def _open_loop(evaluation: Evaluation, columns: Columns) -> Figure:
+    labels, focus = columns
     rollouts = evaluation.rollouts
     assert rollouts is not None
     size = rollouts.start.shape[1]
@@ -110,7 +110,7 @@ def _open_loop(evaluation: Evaluation, columns: tuple[str, ...], focus: tuple[in
         )
         axes.plot(steps, series(rollouts.mean), color=MODEL, label="imagined, mean")
         axes.plot(steps, series(rollouts.real), color=REAL, linestyle="--", label="real")
-        axes.set(title=columns[column], xlabel="step")
+        axes.set(title=labels[column], xlabel="step")
     panels[0].legend(fontsize="small")
     figure.suptitle("Open-loop rollout of a held-out episode under its real actions")
     return figure

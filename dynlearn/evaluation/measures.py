@@ -18,8 +18,10 @@ from dynlearn.data.transitions import cut_transitions, cut_windows
 from dynlearn.errors import InvalidInput
 from dynlearn.evaluation.one_step import one_step
 from dynlearn.evaluation.open_loop import OpenLoop, open_loop
+from dynlearn.evaluation.reward import reward_rmse
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.reward import LearnedReward
+from dynlearn.task import Columns
 
 COVERAGE_LEVELS = (0.5, 0.9, 0.95)
 CURVE_LEVELS = (*tuple(round(0.05 * k, 2) for k in range(1, 20)), 0.99)
@@ -90,8 +92,7 @@ class Evaluation:
 def evaluate(
     model: DynamicsModel,
     table: EpisodeTable,
-    columns: tuple[str, ...],
-    focus: tuple[int, ...],
+    columns: Columns,
     horizon: int,
     seed: int,
     reward: LearnedReward | None = None,
@@ -101,8 +102,7 @@ def evaluate(
     Args:
         model: with its members.
         table: episodes that the model has not seen.
-        columns: a name for each observation column.
-        focus: the observation columns that matter to the task; all where it is empty.
+        columns: the observation columns; open-loop errors are over their focus, or over all.
         horizon: steps of the open-loop rollouts; shortened to the longest episode.
         seed: of the rollouts' start steps and particles.
         reward: what was learned beside the model.
@@ -122,12 +122,12 @@ def evaluate(
     predicted = one_step(model, transitions)
     error = predicted.mean - predicted.real
     last = torch.from_numpy(transitions.observation[:, targets].astype(np.float64))
-    names = tuple(columns[column] for column in targets)
+    names = tuple(columns.labels[column] for column in targets)
     rollouts = None
     if model.spec.full_state:
         windows = cut_windows(table, model.spec.action_space, horizon, _MAX_WINDOWS, seed)
         rollouts = open_loop(model, windows, seed)
-    focus = focus or tuple(range(size))
+    focus = columns.focus or tuple(range(size))
     first = slice(0, int(transitions.lengths[0]))
     metrics = Metrics(
         episodes=len(table.lengths),
@@ -145,8 +145,8 @@ def evaluate(
         },
         open_loop_rmse=rollouts.rmse(focus) if rollouts else (),
         open_loop_rmse_of_no_change=rollouts.rmse_of_no_change(focus) if rollouts else (),
-        focus_columns=tuple(columns[column] for column in focus) if rollouts else (),
-        reward_rmse=None if reward is None else reward.rmse(table, model.spec.action_space),
+        focus_columns=tuple(columns.labels[column] for column in focus) if rollouts else (),
+        reward_rmse=None if reward is None else reward_rmse(reward, table, model.spec.action_space),
         rmse_of_mean_reward=None if reward is None else float(table.rewards.std()),
     )
     return Evaluation(

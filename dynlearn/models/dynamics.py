@@ -1,7 +1,7 @@
 """DynamicsModel: from an observation and an action to the next observation's distribution.
 
-Shapes: E members, B batch, O observation, A action, D predicted columns, S start states,
-P candidates, H horizon, N particles or successors.
+Shapes: E members, B batch, W rows of each member, O observation, A action, D predicted columns,
+S start states, P candidates, H horizon, N particles or successors.
 """
 
 from __future__ import annotations
@@ -9,54 +9,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynlearn.config.choices import PredictionPrecision, Propagation
 from dynlearn.distributions.mixture import Distribution, Prediction
-from dynlearn.errors import CorruptData, InvalidInput
-from dynlearn.models.heads import Head
-from dynlearn.models.networks import EnsembleNetwork
-from dynlearn.models.scaling import Scaler
+from dynlearn.errors import InvalidInput
+from dynlearn.models import inputs
+from dynlearn.models.files import SPEC_FILE, read_regressor, write_model
+from dynlearn.models.groups import MemberGroups
+from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.models.spec import ModelSpec
 from dynlearn.rollout.draws import draw_members
 from dynlearn.rollout.trajectory import Trajectory, rollout
-from dynlearn.spaces import DiscreteSpace
-from dynlearn.storage.files import read_json, write_json
-from dynlearn.storage.tensors import load_tensors, save_tensors
-
-SPEC_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+from dynlearn.storage.files import read_json
 
 
-class DynamicsModel(nn.Module):
-    """An ensemble of networks with its spec and its scalers.
+class DynamicsModel:
+    """A regressor of what some columns of the observation become, or of how they change.
 
     `predict` gives the distribution of the predicted columns of the next observation, in original
     units; `sample` draws from it; `rollout` imagines trajectories.
     """
 
-    delta: Tensor
-
-    def __init__(self, spec: ModelSpec):
-        super().__init__()
+    def __init__(self, spec: ModelSpec, regressor: EnsembleRegressor | None = None):
+        """Take a regressor of the spec; without one, take one whose weights are zero."""
         self.spec = spec
-        self.precision: PredictionPrecision = "float32"
-        inputs = len(spec.observation_columns) + spec.action_size
-        targets = len(spec.target_columns)
-        self.input_scaler = Scaler(inputs)
-        self.target_scaler = Scaler(targets)
-        self.network = EnsembleNetwork(
-            spec.members,
-            inputs,
-            spec.hidden,
-            Head(spec.head, targets, spec.prior_components),
-            spec.activation,
-            spec.separate_networks,
-        )
-        is_delta = [column not in spec.absolute_columns for column in spec.target_columns]
-        self.register_buffer("delta", torch.tensor(is_delta, dtype=torch.float32), persistent=False)
+        self.regressor = EnsembleRegressor(spec.regressor) if regressor is None else regressor
+        self._delta = torch.tensor(spec.is_delta, dtype=torch.float32, device=self.device)
 
     @property
     def members(self) -> int:
@@ -66,7 +46,12 @@ class DynamicsModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.delta.device
+        return self.regressor.device
+
+    @property
+    def precision(self) -> PredictionPrecision:
+        """Of the products between hidden layers."""
+        return self.regressor.precision
 
     @torch.inference_mode()
     def predict(self, observation: Any, action: Any, member: Any = None) -> Prediction:
@@ -82,11 +67,12 @@ class DynamicsModel(nn.Module):
             InvalidInput: a shape is wrong, or there is no such member.
         """
         observation, action = self.check_inputs(observation, action)
-        if member is not None:
-            member = self._check_member(member, len(observation))
-        answer = self._answer(observation, action, member)
-        shift = self.target_scaler.mean + self._base(observation)
-        return Prediction(answer.affine(self.target_scaler.std, shift))
+        if member is None:
+            return Prediction(self._answer(observation, action))
+        member = inputs.check_member(member, len(observation), self.members, self.device)
+        groups = MemberGroups(member, self.members)
+        grouped = self._answer(groups.gather(observation), groups.gather(action))
+        return Prediction(grouped.apply(groups.scatter)[None])
 
     def sample(self, observation: Any, action: Any, seed: int) -> tuple[Tensor, Tensor]:
         """Draw one next observation a row, each from a member drawn at random.
@@ -104,7 +90,7 @@ class DynamicsModel(nn.Module):
     def step(
         self, observation: Tensor, action: Tensor, member: Tensor | None, noise: Tensor | None
     ) -> Tensor:
-        """Return one successor a row, without checks: the step that `rollout` repeats.
+        """Return one successor a row by `step_groups`, without checks.
 
         Args:
             observation: [B, O].
@@ -116,32 +102,31 @@ class DynamicsModel(nn.Module):
         Returns:
             The values of the predicted columns [B, D].
         """
-        answer = self._answer(observation, action, member)
-        if noise is not None and member is not None:
-            value = answer[0].sample(noise)
-        else:
-            value = answer.mean.mean(0)
-        return self.target_scaler.restore(value) + self._base(observation)
+        if member is None:
+            every = (part.expand(self.members, *part.shape) for part in (observation, action))
+            return self.step_groups(*every).mean(0).squeeze(1)
+        groups = MemberGroups(member, self.members)
+        drawn = None if noise is None else groups.gather(noise).unsqueeze(2)
+        following = self.step_groups(groups.gather(observation), groups.gather(action), drawn)
+        return groups.scatter(following).squeeze(1)
 
     @torch.inference_mode()
-    def step_groups(self, observation: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+    def step_groups(
+        self, observation: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
         """Return some successors of each row, for rows sorted by member and equally many of each.
 
-        They are those of `step` for the same member and noise.
-
         Args:
-            observation: [E, B, O].
-            action: [E, B, A], one-hot where actions are discrete.
-            noise: standard normal draws for the N successors of each row [E, B, N, D].
+            observation: [E, W, O].
+            action: [E, W, A], one-hot where actions are discrete.
+            noise: standard normal draws for the N successors of each row [E, W, N, D]; None asks
+                for the one mean of each.
 
         Returns:
-            The values of the predicted columns [E, B, N, D].
+            The values of the predicted columns [E, W, N, D].
         """
-        answer: Distribution = self.network(self._inputs(observation, action))
-        value = answer.mean.unsqueeze(2)
-        if noise is not None:
-            value = answer.apply(lambda tensor: tensor.unsqueeze(2)).sample(noise)
-        return self.target_scaler.restore(value) + self._base(observation).unsqueeze(2)
+        change = self.regressor.draw(self._inputs(observation, action), noise)
+        return change + self._base(observation).unsqueeze(2)
 
     def rollout(
         self,
@@ -167,8 +152,8 @@ class DynamicsModel(nn.Module):
         """
         self.require_full_state()
         observation = self.as_tensor(observation)
-        actions = self.as_tensor(self._encode_actions(actions))
-        self._check_columns(observation, actions)
+        actions = self.as_tensor(inputs.encode_actions(self.spec.action_space, actions))
+        inputs.check_columns(self.spec, observation, actions)
         return rollout(self, observation, actions, particles, propagation, seed)
 
     def require_full_state(self) -> None:
@@ -186,8 +171,7 @@ class DynamicsModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into an existing folder."""
-        write_json(folder / SPEC_FILE, self.spec)
-        save_tensors(folder / WEIGHTS_FILE, self.state_dict())
+        write_model(folder, self.spec, self.regressor)
 
     @classmethod
     def load(
@@ -209,35 +193,13 @@ class DynamicsModel(nn.Module):
             CorruptData: a file is truncated, not finite, or does not fit the spec.
         """
         folder = Path(folder)
-        model = cls(read_json(folder / SPEC_FILE, ModelSpec))
-        tensors = load_tensors(folder / WEIGHTS_FILE)
-        try:
-            model.load_state_dict(tensors)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:400]
-            raise CorruptData(
-                f"expected weights that fit {folder / SPEC_FILE}, got {folder / WEIGHTS_FILE} "
-                f"({reason}); publish the model anew"
-            ) from error
-        if not all(tensor.isfinite().all() for tensor in tensors.values()):
-            raise CorruptData(
-                f"expected finite weights in {folder / WEIGHTS_FILE}, got NaN or infinity; "
-                "publish the model anew"
-            )
-        if precision == "bfloat16":
-            model.precision = precision
-            model.network.use_bfloat16()
-        return model.to(device).eval()
+        spec = read_json(folder / SPEC_FILE, ModelSpec)
+        return cls(spec, read_regressor(folder, spec.regressor, device, precision))
 
     def subset(self, members: list[int]) -> DynamicsModel:
         """Return a copy of some members, such as the elites, in the order given."""
-        subset = DynamicsModel(self.spec.model_copy(update={"members": len(members)}))
-        state = {
-            name: tensor[members] if name.startswith("network.") else tensor
-            for name, tensor in self.state_dict().items()
-        }
-        subset.load_state_dict(state)
-        return subset.to(self.device)
+        spec = self.spec.model_copy(update={"members": len(members)})
+        return DynamicsModel(spec, self.regressor.subset(members))
 
     def check_inputs(self, observation: Any, action: Any) -> tuple[Tensor, Tensor]:
         """Return both as tensors on the model's device, actions encoded.
@@ -245,15 +207,7 @@ class DynamicsModel(nn.Module):
         Raises:
             InvalidInput: a shape is wrong.
         """
-        observation = self.as_tensor(observation)
-        action = self.as_tensor(self._encode_actions(action))
-        self._check_columns(observation, action, rows_only=True)
-        if len(observation) != len(action):
-            raise InvalidInput(
-                f"expected as many actions as observations, got {len(action)} actions "
-                f"and {len(observation)} observations"
-            )
-        return observation, action
+        return inputs.check_rows(self.spec, observation, action, self.device)
 
     def as_tensor(self, values: Any) -> Tensor:
         """Return an array or a tensor in the model's dtype and on its device.
@@ -261,72 +215,21 @@ class DynamicsModel(nn.Module):
         Raises:
             InvalidInput: the values are not numbers, or rows differ in length.
         """
-        try:
-            if isinstance(values, np.ndarray):
-                # Torch takes neither read-only nor reversed nor big-endian arrays.
-                values = np.require(values, np.float32, ["C", "W"])
-            return torch.as_tensor(values, dtype=torch.float32, device=self.device)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"expected an array of numbers, got {error}") from error
+        return inputs.as_tensor(values, self.device)
 
-    def _check_columns(self, observation: Tensor, action: Tensor, rows_only: bool = False) -> None:
-        for name, tensor, size in (
-            ("observation", observation, self.spec.observation_size),
-            ("action", action, self.spec.action_size),
-        ):
-            if not tensor.dim() or tensor.shape[-1] != size or (rows_only and tensor.dim() != 2):
-                rows = "rows" if rows_only else "..."
-                raise InvalidInput(
-                    f"{name}: expected shape [{rows}, {size}], got {list(tensor.shape)}"
-                )
-
-    def _encode_actions(self, actions: Any) -> Any:
-        space = self.spec.action_space
-        if not isinstance(space, DiscreteSpace):
-            return actions
-        actions = np.asarray(actions.cpu() if isinstance(actions, Tensor) else actions)
-        return space.one_hot(actions) if np.issubdtype(actions.dtype, np.integer) else actions
+    def _answer(self, observation: Tensor, action: Tensor) -> Distribution:
+        """Return the members' distributions, [E, B, D]."""
+        answer: Distribution = self.regressor(
+            self._inputs(observation, action), self._base(observation)
+        )
+        return answer
 
     def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
         if self.spec.observation_columns != tuple(range(self.spec.observation_size)):
             observation = observation[..., list(self.spec.observation_columns)]
-        return self.input_scaler.standardise(torch.cat((observation, action), -1))
+        return torch.cat((observation, action), -1)
 
     def _base(self, observation: Tensor) -> Tensor:
         if not self.spec.full_state:
             observation = observation[..., list(self.spec.target_columns)]
-        return observation * self.delta
-
-    def _answer(self, observation: Tensor, action: Tensor, member: Tensor | None) -> Distribution:
-        """Return standardised answers: of all members [E, B, D], or each row's own [1, B, D]."""
-        inputs = self._inputs(observation, action)
-        if member is None:
-            answer: Distribution = self.network(inputs)
-            return answer
-        slot, width = _slots(member, self.members)
-        grouped = inputs.new_zeros(self.members, width, inputs.shape[1])
-        grouped[member, slot] = inputs
-        own: Distribution = self.network(grouped)[member, slot]
-        return own[None]
-
-    def _check_member(self, member: Any, rows: int) -> Tensor:
-        if isinstance(member, np.ndarray):
-            member = np.require(member, requirements=["C", "W"])
-        chosen = torch.as_tensor(member, dtype=torch.int64, device=self.device)
-        if chosen.shape != (rows,):
-            raise InvalidInput(f"member: expected shape [{rows}], got {list(chosen.shape)}")
-        if not ((chosen >= 0) & (chosen < self.members)).all():
-            raise InvalidInput(
-                f"member: expected 0 to {self.members - 1}, got {chosen.min()} to {chosen.max()}"
-            )
-        return chosen
-
-
-def _slots(member: Tensor, members: int) -> tuple[Tensor, int]:
-    """Return each row's place among the rows of its member [B], and the largest group's size."""
-    counts = torch.bincount(member, minlength=members)
-    order = torch.argsort(member, stable=True)
-    first = torch.cumsum(counts, 0) - counts
-    slot = torch.empty_like(member)
-    slot[order] = torch.arange(len(member), device=member.device) - first[member[order]]
-    return slot, int(counts.max())
+        return observation * self._delta

@@ -1,53 +1,32 @@
 """LearnedReward: what a transition is worth, learned from data where no task says it.
 
-It is a model like that of the dynamics, with one member, of a column that is the reward; what goes
-in is the transition, and the goal where the environment has goals. So it can be sharp where a
-reward is, at a threshold that two observations lie on either side of.
+It is a regressor of one member. What goes in is the whole transition, and the goal where the
+environment has goals, so that it can be sharp where a reward is: at a threshold that two
+observations lie on either side of.
 
 Shapes: ``...`` any batch dimensions, O observation, A action, G context, M transitions.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError, model_validator
 from torch import Tensor
 
-from dynlearn.config import TrainConfig
 from dynlearn.config.choices import Activation
-from dynlearn.data.episodes import EpisodeTable
-from dynlearn.data.transitions import Transitions, before_each_step, cut_transitions
-from dynlearn.errors import CorruptData, InvalidInput
+from dynlearn.errors import CorruptData, InvalidInput, describe_fault
 from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.files import SPEC_FILE, read_regressor, write_model
+from dynlearn.models.regressor import EnsembleRegressor, RegressorSpec
 from dynlearn.models.spec import ModelSpec
-from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
+from dynlearn.storage.files import read_json
 
 _FOLDER = "reward"
-_CHUNK = 8_192
-# What a reward's fit has in common with that of the dynamics.
-_SHARED = {
-    "dataset",
-    "model",
-    "hidden",
-    "activation",
-    "initialization",
-    "learning_rate",
-    "schedule",
-    "batch_size",
-    "precision",
-    "max_updates",
-    "validate_every",
-    "patience",
-    "validation_share",
-    "test_share",
-    "checkpoint_every",
-    "device",
-    "seed",
-}
 
 
 class LearnedReward:
@@ -56,21 +35,23 @@ class LearnedReward:
     The context is the goal, and has no columns where the environment has none.
     """
 
-    def __init__(self, model: DynamicsModel, observation_size: int):
-        """Take a model of `reward_spec` for observations of so many columns."""
-        self._model = model
+    def __init__(self, regressor: EnsembleRegressor, observation_size: int, action_size: int):
+        """Take a regressor of `reward_spec` for O observation and A action columns."""
+        self.regressor = regressor
         self._observation_size = observation_size
+        self._action_size = action_size
 
     @property
     def context_size(self) -> int:
         """G."""
-        return self._model.spec.observation_size - 2 * self._observation_size - 1
+        return self.regressor.spec.inputs - 2 * self._observation_size - self._action_size
 
     @property
     def nbytes(self) -> int:
         """The size of the weights."""
-        return sum(tensor.nbytes for tensor in self._model.state_dict().values())
+        return self.regressor.nbytes
 
+    @torch.inference_mode()
     def __call__(
         self, observation: Tensor, action: Tensor, next_observation: Tensor, context: Tensor
     ) -> Tensor:
@@ -84,45 +65,23 @@ class LearnedReward:
                 f"context: expected the goal, of {self.context_size} columns, got "
                 f"{context.shape[-1]}"
             )
-        unknown = observation.new_zeros(*observation.shape[:-1], 1)
-        seen = torch.cat((observation, next_observation, context, unknown), -1)
-        rows, actions = (part.reshape(-1, part.shape[-1]) for part in (seen, action))
-        return self._model.step(rows, actions, None, None).view(seen.shape[:-1])
+        judged = torch.cat((observation, next_observation, context, action), -1)
+        rows = judged.reshape(1, -1, judged.shape[-1])
+        return self.regressor.draw(rows).view(judged.shape[:-1])
 
     def deviations(self, context: NDArray[np.floating]) -> float:
         """Return how many standard deviations from the data a context [M, G] lies at most."""
         first = 2 * self._observation_size
         columns = slice(first, first + self.context_size)
-        scaler = self._model.input_scaler
+        scaler = self.regressor.input_scaler
         mean, std = (part[columns].cpu().numpy() for part in (scaler.mean, scaler.std))
         with np.errstate(over="ignore"):
             return float(np.abs((context - mean) / std).max(initial=0))
 
-    def rmse(self, table: EpisodeTable, action_space: ActionSpace) -> float:
-        """Return the root mean squared error over all transitions of episodes.
-
-        Raises:
-            InvalidInput: the episodes have other columns, goals or actions.
-        """
-        transitions = judged_transitions(table, action_space)
-        expected, got = self._model.spec.observation_size, transitions.observation.shape[1]
-        if got != expected:
-            raise InvalidInput(
-                f"expected episodes with goals of {self.context_size} columns, as the reward was "
-                f"learned on, got goals of {got - expected + self.context_size}"
-            )
-        squared = 0.0
-        for first in range(0, len(transitions), _CHUNK):
-            rows = slice(first, first + _CHUNK)
-            found = self._model.predict(transitions.observation[rows], transitions.action[rows])
-            error = found.mean[:, 0].cpu().double().numpy() - table.rewards[rows]
-            squared += float(np.square(error).sum())
-        return math.sqrt(squared / len(transitions))
-
     def save(self, folder: Path) -> None:
         """Write it beside the dynamics model in a folder."""
         (folder / _FOLDER).mkdir()
-        self._model.save(folder / _FOLDER)
+        write_model(folder / _FOLDER, self.regressor.spec, self.regressor)
 
     @classmethod
     def load(cls, folder: Path, dynamics: DynamicsModel) -> LearnedReward | None:
@@ -132,77 +91,47 @@ class LearnedReward:
             NotFound: one of its files is missing.
             CorruptData: a file is truncated, not finite, or does not fit the dynamics.
         """
-        if not (folder / _FOLDER).exists():
+        own = folder / _FOLDER
+        if not own.exists():
             return None
-        model = DynamicsModel.load(folder / _FOLDER, dynamics.device, dynamics.precision)
-        spec, goal = dynamics.spec, dynamics.spec.observation_space.goal
-        columns = 2 * spec.observation_size + (goal.size if goal else 0) + 1
-        expected = _spec(columns, spec.action_space, model.spec.hidden, model.spec.activation)
-        if not spec.full_state or model.spec != expected:
+        spec = RegressorSpec(**dict(read_json(own / SPEC_FILE, PublishedReward)))
+        seen, goal = dynamics.spec, dynamics.spec.observation_space.goal
+        inputs = 2 * seen.observation_size + (goal.size if goal else 0) + seen.action_size
+        if not seen.full_state or spec != reward_spec(inputs, spec.hidden, spec.activation):
             raise CorruptData(
-                f"expected the reward of the dynamics in {folder}, got another model in "
-                f"{folder / _FOLDER}; publish the model anew"
+                f"expected the reward of the dynamics in {folder}, got another model in {own}; "
+                "publish the model anew"
             )
-        return cls(model, spec.observation_size)
+        regressor = read_regressor(own, spec, dynamics.device, dynamics.precision)
+        return cls(regressor, seen.observation_size, seen.action_size)
 
 
-def reward_config(config: TrainConfig) -> TrainConfig:
-    """Return how the reward beside a dynamics model is fitted: least squares, on all data."""
-    return TrainConfig(
-        **config.model_dump(include=_SHARED),
-        objective="mse",
-        members=1,
-        bootstrap=False,
-        select_by="rmse",
+def reward_spec(inputs: int, hidden: tuple[int, ...], activation: Activation) -> RegressorSpec:
+    """Return the spec of a reward from 2·O + G + A inputs."""
+    return RegressorSpec(
+        inputs=inputs, targets=1, members=1, hidden=hidden, activation=activation, head="mean"
     )
 
 
-def reward_spec(config: TrainConfig, columns: int, action_space: ActionSpace) -> ModelSpec:
-    """Return the spec of a reward.
+class PublishedReward(RegressorSpec):
+    """What is published of a reward: its spec, or before there were regressors, dynamics.
 
-    Args:
-        config: of `reward_config`.
-        columns: of `judged_transitions`.
-        action_space: of the actions.
+    Those were of 2·O + G + 1 columns of which the last was the reward, unknown before the step.
     """
-    return _spec(columns, action_space, config.hidden, config.activation)
 
-
-def _spec(
-    columns: int, action_space: ActionSpace, hidden: tuple[int, ...], activation: Activation
-) -> ModelSpec:
-    seen, reward = tuple(range(columns - 1)), (columns - 1,)
-    every = BoxSpace(low=(-math.inf,) * columns, high=(math.inf,) * columns)
-    return ModelSpec(
-        observation_space=ObservationSpace(observation=every),
-        action_space=action_space,
-        observation_columns=seen,
-        target_columns=reward,
-        absolute_columns=reward,
-        members=1,
-        hidden=hidden,
-        activation=activation,
-        head="mean",
-    )
-
-
-def judged_transitions(table: EpisodeTable, action_space: ActionSpace) -> Transitions:
-    """Return transitions from (observation, next observation, goal, 0) to (the same, reward).
-
-    The observations have 2·O + G + 1 columns.
-
-    Raises:
-        InvalidInput: the actions are not of the space.
-        CorruptData: a value is not finite.
-    """
-    moves = cut_transitions(table, action_space)
-    parts = [moves.observation, moves.next_observation]
-    if table.desired_goals is not None:
-        parts.append(table.desired_goals[before_each_step(table.lengths)])
-    rewards = table.rewards[:, None]
-    return Transitions(
-        np.concatenate((*parts, np.zeros_like(rewards)), 1),
-        moves.action,
-        np.concatenate((*parts, rewards), 1),
-        moves.lengths,
-    )
+    @model_validator(mode="before")
+    @classmethod
+    def _of_dynamics(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "observation_space" not in content:
+            return content
+        try:
+            spec = ModelSpec.model_validate(content)
+        except ValidationError as error:
+            raise ValueError(describe_fault(error, "file")) from error
+        reward = (spec.observation_size - 1,)
+        if not spec.target_columns == spec.absolute_columns == reward:
+            raise ValueError(
+                f"expected the last column, {reward[0]}, as the one target, got columns "
+                f"{list(spec.target_columns)}"
+            )
+        return spec.regressor.model_dump()

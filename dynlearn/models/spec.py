@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dynlearn.config.choices import Activation
 from dynlearn.models.heads import HeadKind
+from dynlearn.models.regressor import Members, PriorComponents, RegressorSpec, Widths
 from dynlearn.spaces import ActionSpace, ObservationSpace
 
 
@@ -22,12 +21,12 @@ class ModelSpec(BaseModel):
     observation_columns: tuple[int, ...] = Field(min_length=1)
     target_columns: tuple[int, ...] = Field(min_length=1)
     absolute_columns: tuple[int, ...] = ()
-    members: int = Field(ge=1, le=256)
-    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(max_length=32)
+    members: Members
+    hidden: Widths
     activation: Activation = "relu"
     separate_networks: bool = False
     head: HeadKind = "variance"
-    prior_components: int = Field(0, ge=0, le=65_536)
+    prior_components: PriorComponents = 0
 
     @model_validator(mode="after")
     def _columns_exist(self) -> ModelSpec:
@@ -59,3 +58,22 @@ class ModelSpec(BaseModel):
     def full_state(self) -> bool:
         """Whether every observation column is predicted, in order, so that rollouts can go on."""
         return self.target_columns == tuple(range(self.observation_size))
+
+    @property
+    def is_delta(self) -> tuple[bool, ...]:
+        """Of each target column, whether its change is what the network answers."""
+        return tuple(column not in self.absolute_columns for column in self.target_columns)
+
+    @property
+    def regressor(self) -> RegressorSpec:
+        """What maps the observation columns and the action to the target columns."""
+        return RegressorSpec(
+            inputs=len(self.observation_columns) + self.action_size,
+            targets=len(self.target_columns),
+            members=self.members,
+            hidden=self.hidden,
+            activation=self.activation,
+            separate_networks=self.separate_networks,
+            head=self.head,
+            prior_components=self.prior_components,
+        )

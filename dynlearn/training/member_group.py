@@ -9,9 +9,7 @@ Shapes: E members of the group, B batch, M samples, I inputs, D targets.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,58 +21,11 @@ from dynlearn.models.networks import EnsembleNetwork
 from dynlearn.objectives import make_objective
 from dynlearn.seeds import OBJECTIVE, RESAMPLE, SHUFFLE, WEIGHTS, derived_generator, derived_seed
 from dynlearn.training.adam import Adam
+from dynlearn.training.group import GroupMeasures
+from dynlearn.training.training_data import TrainingData
 
 _MEASURE_EVERY = 10
 _CHUNK = 2_048
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What members learn from and are selected on, standardised, on one device.
-
-    Attributes:
-        inputs: [M, I].
-        targets: [M, D].
-        validation_inputs: [N, I].
-        validation_targets: [N, D].
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    validation_inputs: Tensor
-    validation_targets: Tensor
-
-
-class GroupMeasures(NamedTuple):
-    """How each member of a group does, standardised.
-
-    Attributes:
-        nll: in validation, [E].
-        squared_error: in validation, of each dimension, [E, D].
-        train_nll: mean over some updates since the last validation, [E].
-        train_squared_error: likewise, [E, D].
-    """
-
-    nll: Tensor
-    squared_error: Tensor
-    train_nll: Tensor
-    train_squared_error: Tensor
-
-
-class Group(Protocol):
-    """What a trainer does with a group of members, wherever they train."""
-
-    def advance(self, updates: int) -> None:
-        """Make gradient updates of every member, each on its own next minibatch."""
-
-    def validate(self) -> GroupMeasures:
-        """Measure the members and bring their weights up to date in the network given at first."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all that `load` needs; the members come first in every tensor."""
-
-    def load(self, state: Mapping[str, Tensor], update: int) -> None:
-        """Go on from the `state` after so many updates."""
 
 
 class MemberGroup:
@@ -266,6 +217,3 @@ def bootstrap(transitions: int, generators: Sequence[torch.Generator]) -> Tensor
             for generator in generators
         ]
     )
-
-
-GroupFactory = Callable[[TrainConfig, EnsembleNetwork, TrainingData, int], Group]

@@ -3,12 +3,12 @@
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from operator import methodcaller
 from typing import Self
 
-import torch
-
-from dynlearn.training.member_group import Group, GroupMeasures
+from dynlearn.compute import torch_threads
+from dynlearn.training.group import Group, GroupMeasures
 
 # How many updates a thread makes of one group before it takes the next that waits.
 _UPDATES_AT_A_TIME = 4
@@ -22,28 +22,28 @@ _ONE_GROUP_BELOW = 2e6
 class SideBySide:
     """Threads that share groups among them; each product of a group is on one thread.
 
-    Products of this size are faster so than split over threads, which fork and join at every
-    layer. Entered, it takes torch's own threads down to one, but where there is a single group.
+    A single group needs none: it is updated where it is asked for, with all of torch's threads.
     """
 
     def __init__(self, groups: Sequence[Group], threads: int):
         self._groups = groups
         self._threads = min(threads, len(groups))
-        self._torch_threads = torch.get_num_threads()
+        self._stack = ExitStack()
+        self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
-        count = 1 if len(self._groups) > 1 else self._torch_threads
-        torch.set_num_threads(count)
-        # A thread's own number, which a new one would take only from some operations on.
-        self._pool = ThreadPoolExecutor(self._threads, "members", torch.set_num_threads, (count,))
+        if len(self._groups) > 1:
+            self._pool = self._stack.enter_context(torch_threads(self._threads, "members"))
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._pool.shutdown()
-        torch.set_num_threads(self._torch_threads)
+        self._stack.close()
 
     def advance(self, updates: int) -> None:
         """Make so many updates of every group."""
+        if self._pool is None:
+            self._groups[0].advance(updates)
+            return
         if self._threads == len(self._groups):
             list(self._pool.map(methodcaller("advance", updates), self._groups))
             return
@@ -64,6 +64,8 @@ class SideBySide:
 
     def validate(self) -> list[GroupMeasures]:
         """Measure every group on the validation data."""
+        if self._pool is None:
+            return [self._groups[0].validate()]
         return list(self._pool.map(methodcaller("validate"), self._groups))
 
 

@@ -5,10 +5,7 @@ Shapes: E members, B batch, M transitions, I inputs, D targets.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,112 +15,65 @@ import torch
 from torch import Tensor
 
 from dynlearn.config import TrainConfig
-from dynlearn.data.transitions import Transitions
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
-from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.networks import view_members
+from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.storage.tensors import load_state, save_state
 from dynlearn.training.early_stopping import EarlyStopping, choose_elites
-from dynlearn.training.member_group import GroupFactory, GroupMeasures, MemberGroup, TrainingData
+from dynlearn.training.group import GroupMeasures
+from dynlearn.training.hooks import Hooks
+from dynlearn.training.progress import Progress
 from dynlearn.training.threads import SideBySide, groups_for_threads
+from dynlearn.training.training_data import Samples, standardise
 
 # Between two looks at whether to stop; every look is a rendezvous of the groups.
 _SECONDS_BETWEEN_LOOKS = 1.5
 
 
-@dataclass(frozen=True)
-class TrainingProgress:
-    """Where a training run stands after a validation. NLL and RMSE are in original units.
-
-    Attributes:
-        update: gradient updates made.
-        updates_per_s: since the last validation.
-        train_nll: of each member, mean over some updates since the last validation.
-        train_rmse: likewise.
-        validation_nll: of each member.
-        validation_rmse: of each member.
-        stopped: members that have stopped.
-    """
-
-    update: int
-    updates_per_s: float
-    train_nll: list[float]
-    train_rmse: list[float]
-    validation_nll: list[float]
-    validation_rmse: list[float]
-    stopped: int
-
-    def means(self) -> dict[str, float]:
-        """Return the four measures' means over the members that have not diverged."""
-        names = ("train_nll", "train_rmse", "validation_nll", "validation_rmse")
-        return {name: _finite_mean(getattr(self, name)) for name in names}
-
-
 class Trainer:
-    """One training run: the model, its data on the device, the groups of members."""
+    """One training run: the regressor, its data on the device, the groups of members."""
 
     def __init__(
         self,
         config: TrainConfig,
-        model: DynamicsModel,
-        train: Transitions,
-        validation: Transitions,
-        make_group: GroupFactory = MemberGroup,
+        regressor: EnsembleRegressor,
+        training: Samples,
+        validation: Samples,
+        hooks: Hooks | None = None,
     ):
-        """Set up a run from update zero: fit the model's scalers, draw its weights.
+        """Set up a run from update zero: fit the regressor's scalers, draw its weights.
 
         Args:
             config: how to train.
-            model: what to train, changed in place.
-            train: to learn from.
+            regressor: what to train, changed in place, on its own device.
+            training: to learn from.
             validation: to select on.
-            make_group: gives the groups of members, such as ones that train elsewhere.
+            hooks: of the run.
 
         Raises:
             CorruptData: a value is not finite.
-            InvalidInput: the objective cannot be had for this model or data.
+            InvalidInput: the objective cannot be had for this regressor or data.
         """
         self.config = config
-        self.model = model
-        self.device = model.device
-        inputs, targets = _inputs_and_targets(model, train)
-        validation_inputs, validation_targets = _inputs_and_targets(model, validation)
-        self.checksum = _checksum(inputs, targets, validation_inputs, validation_targets)
-        model.input_scaler.fit(inputs)
-        model.target_scaler.fit(targets)
+        self.regressor = regressor
+        self.hooks = hooks or Hooks()
         dtype = torch.float64 if config.precision == "float64" else torch.float32
-        model.network.to(dtype)
-        standardised = TrainingData(
-            *_standardised(model, inputs, targets, dtype),
-            *_standardised(model, validation_inputs, validation_targets, dtype),
-        )
-        if not all(tensor.isfinite().all() for tensor in vars(standardised).values()):
-            raise CorruptData(
-                "expected finite transitions within float32's range, got NaN, infinity or more; "
-                "find the episodes with `dynlearn datasets verify` and collect them anew"
-            )
+        data, self.checksum = standardise(regressor, training, validation, dtype)
+        regressor.network.to(dtype)
         # What a NLL in original units has beyond one in standardised units.
-        self.log_scale = float(model.target_scaler.std.double().log().sum())
+        self.log_scale = float(regressor.target_scaler.std.double().log().sum())
         self.groups = [
-            make_group(config, view_members(model.network, members), standardised, members.start)
-            for members in _even_parts(model.members, _group_count(config, model))
+            self.hooks.make_group(
+                config, view_members(regressor.network, members), data, members.start
+            )
+            for members in _even_parts(regressor.members, _group_count(config, regressor))
         ]
         self.update = 0
-        self.stopping = EarlyStopping(config.patience, model.network.state_dict())
+        self.stopping = EarlyStopping(config.patience, regressor.network.state_dict())
         self.history: list[dict[str, Any]] = []
 
-    def run(
-        self,
-        checkpoint: Path | None = None,
-        on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        """Train to the end and put each member's best weights into the model.
-
-        Args:
-            checkpoint: the file to go on from where there is one, and to save into.
-            on_progress: called after every validation.
-            should_stop: asked every second or two; on True the state is saved and training ends.
+    def run(self) -> bool:
+        """Train to the end and put each member's best weights into the regressor.
 
         Returns:
             Whether training reached its end.
@@ -131,6 +81,7 @@ class Trainer:
         Raises:
             NumericalFailure: every member's validation NLL is NaN or infinite.
         """
+        checkpoint = self.hooks.checkpoint
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
         elif checkpoint is not None:
@@ -147,17 +98,17 @@ class Trainer:
                 self.update += updates
                 at_end = self.update == self.config.max_updates
                 if at_end or self.update % self.config.validate_every == 0:
-                    on_progress(self._validate(groups.validate(), started))
+                    self.hooks.on_progress(self._validate(groups.validate(), started))
                     started = (time.perf_counter(), self.update)
-                stop = should_stop()
+                stop = self.hooks.should_stop()
                 if checkpoint and (stop or self.update % self.config.checkpoint_every == 0):
                     self.save(checkpoint)
                 if stop:
                     return False
         if checkpoint:
             self.save(checkpoint)
-        self.model.network.load_state_dict(self.stopping.best)
-        self.model.network.float()
+        self.regressor.network.load_state_dict(self.stopping.best)
+        self.regressor.network.float()
         return True
 
     def elites(self) -> list[int]:
@@ -205,13 +156,13 @@ class Trainer:
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
             return {
-                name.removeprefix(prefix): tensors.pop(name).to(self.device)
+                name.removeprefix(prefix): tensors.pop(name).to(self.regressor.device)
                 for name in list(tensors)
                 if name.startswith(prefix)
             }
 
         self.stopping.load(part("best."), part("stopping."))
-        parts = _even_parts(self.model.members, len(self.groups))
+        parts = _even_parts(self.regressor.members, len(self.groups))
         for group, members in zip(self.groups, parts, strict=True):
             group.load({name: tensor[members] for name, tensor in tensors.items()}, state["update"])
         self.update, self.history = state["update"], state["history"]
@@ -227,7 +178,7 @@ class Trainer:
             config.checkpoint_every - self.update % config.checkpoint_every,
         )
 
-    def _validate(self, parts: list[GroupMeasures], started: tuple[float, int]) -> TrainingProgress:
+    def _validate(self, parts: list[GroupMeasures], started: tuple[float, int]) -> Progress:
         measures = GroupMeasures(*(torch.cat(part) for part in zip(*parts, strict=True)))
         nll = measures.nll + self.log_scale
         if not nll.isfinite().any():
@@ -237,11 +188,12 @@ class Trainer:
             )
         by_rmse = self.config.select_by == "rmse"
         self.stopping.observe(
-            measures.squared_error.mean(1) if by_rmse else nll, self.model.network.state_dict()
+            measures.squared_error.mean(1) if by_rmse else nll, self.regressor.network.state_dict()
         )
         began, first = started
-        progress = TrainingProgress(
+        progress = Progress(
             update=self.update,
+            updates=self.config.max_updates,
             updates_per_s=(self.update - first) / (time.perf_counter() - began),
             train_nll=(measures.train_nll + self.log_scale).tolist(),
             train_rmse=self._rmse(measures.train_squared_error).tolist(),
@@ -254,7 +206,7 @@ class Trainer:
 
     def _rmse(self, squared_error: Tensor) -> Tensor:
         """Return the RMSE in original units [E] of standardised squared errors [E, D]."""
-        return (squared_error * self.model.target_scaler.std.square()).mean(1).sqrt()
+        return (squared_error * self.regressor.target_scaler.std.square()).mean(1).sqrt()
 
     def _identity(self) -> dict[str, object]:
         """Return what must be the same for a run to go on."""
@@ -263,55 +215,20 @@ class Trainer:
         ) | {"data": self.checksum}
 
 
-def _group_count(config: TrainConfig, model: DynamicsModel) -> int:
+def _group_count(config: TrainConfig, regressor: EnsembleRegressor) -> int:
     """Return into how many groups the members are parted: one on a GPU."""
     if config.workers > 1:
         return config.workers
     if config.member_groups is not None:
         return config.member_groups
-    if model.device.type != "cpu":
+    if regressor.device.type != "cpu":
         return 1
-    weights = sum(parameter.numel() for parameter in model.network.parameters())
-    multiplications = weights / model.members * config.batch_size
-    return groups_for_threads(model.members, multiplications, torch.get_num_threads())
+    weights = sum(parameter.numel() for parameter in regressor.network.parameters())
+    multiplications = weights / regressor.members * config.batch_size
+    return groups_for_threads(regressor.members, multiplications, torch.get_num_threads())
 
 
 def _even_parts(members: int, count: int) -> list[slice]:
     """Return consecutive slices of the members, as equal as can be and none empty."""
     bounds = np.linspace(0, members, min(count, members) + 1).round().astype(int)
     return [slice(int(a), int(b)) for a, b in pairwise(bounds)]
-
-
-def _inputs_and_targets(model: DynamicsModel, transitions: Transitions) -> tuple[Tensor, Tensor]:
-    """Return the network's raw inputs [M, I] and targets [M, D], in float64."""
-    observation = torch.from_numpy(transitions.observation.astype(np.float64))
-    next_observation = torch.from_numpy(transitions.next_observation.astype(np.float64))
-    action = torch.from_numpy(transitions.action.astype(np.float64))
-    inputs = torch.cat((observation[:, list(model.spec.observation_columns)], action), 1)
-    columns = list(model.spec.target_columns)
-    # Differences of close values: taken in float64, before anything is rounded to float32.
-    targets = next_observation[:, columns] - observation[:, columns] * model.delta.cpu()
-    # As `predict` will get them: a large constant must standardise to zero in both places.
-    return inputs.float().double(), targets.float().double()
-
-
-def _checksum(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def _finite_mean(values: list[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else float("nan")
-
-
-def _standardised(
-    model: DynamicsModel, inputs: Tensor, targets: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return both standardised, in a dtype on the model's device."""
-    return (
-        model.input_scaler.standardise(inputs.to(model.device)).to(dtype),
-        model.target_scaler.standardise(targets.to(model.device)).to(dtype),
-    )

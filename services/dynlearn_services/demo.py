@@ -26,6 +26,7 @@ from dynlearn.planning import CEM
 from dynlearn.registry import ModelVersion
 from dynlearn.task import find_task
 from dynlearn.training.dataset import split_dataset
+from dynlearn.training.hooks import Hooks
 from dynlearn.training.provenance import read_training
 from dynlearn_envs.environments import describe_spaces
 from dynlearn_envs.fetch_pick_and_place.task import FETCH_PICK_AND_PLACE
@@ -160,7 +161,11 @@ def _learn(
         return run_training(
             training,
             home,
-            lambda progress: bar.show(progress.update, training_figures(progress)),
+            Hooks(
+                on_progress=lambda progress: bar.show(
+                    progress.update, training_figures(progress), progress.updates
+                )
+            ),
         )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from dynlearn.training.trainer import TrainingProgress
+    from dynlearn.training.progress import Progress
     from dynlearn_services.collection.writer import CollectProgress
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -65,7 +65,7 @@ def collection_figures(progress: "CollectProgress") -> dict[str, str]:
     return figures
 
 
-def training_figures(progress: "TrainingProgress") -> dict[str, str]:
+def training_figures(progress: "Progress") -> dict[str, str]:
     """Return what to show of a training run: means over the members that have not diverged."""
     means = progress.means()
     return {

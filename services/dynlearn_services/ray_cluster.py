@@ -12,9 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from dynlearn.errors import Unavailable
+from dynlearn.errors import DynlearnError, Unavailable
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.exceptions import RayActorError
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -68,6 +72,29 @@ def ray_cluster(cpus: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         _handle_sigterm(before)
+
+
+def fetch(reference: ObjectRef[Any]) -> Any:
+    """Return what a worker's method gives, or raise the error of this project that it raised.
+
+    Raises:
+        RayActorError: the worker's process died.
+        RayTaskError: the method raised anything else.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, DynlearnError):
+            raise error.cause from None
+        raise
+
+
+def reason_of_death(error: RayActorError) -> str:
+    """Return why a worker's process died, in a line."""
+    return str(error).strip().rpartition("\n")[2].strip()
 
 
 def _connect(cpus: int) -> None:

@@ -57,11 +57,11 @@ def _model(seed: int = 0, **options: Any) -> DynamicsModel:
     model = DynamicsModel(_spec(**options))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, tensor in model.state_dict().items():
+        for name, tensor in model.regressor.state_dict().items():
             draws = torch.randn(tensor.shape, generator=generator)
             positive = name.endswith(("std", "residual_variance"))
             tensor.copy_(draws.abs() + 0.5 if positive else 0.5 * draws)
-    return model.eval()
+    return model
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +114,7 @@ def reference() -> Callable[..., tuple[NDArray[np.float64], NDArray[np.float64]]
     def predict(
         model: DynamicsModel, member: int, observation: Any, action: Any
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        state = {name: t.double().numpy() for name, t in model.state_dict().items()}
+        state = {name: t.double().numpy() for name, t in model.regressor.state_dict().items()}
         spec = model.spec
         observation = np.asarray(observation, dtype=np.float64)
         inputs = np.concatenate([observation[list(spec.observation_columns)], action])

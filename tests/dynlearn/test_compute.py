@@ -1,7 +1,10 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
-from dynlearn.compute import pick_device
+from dynlearn.compute import pick_device, torch_threads
 from dynlearn.errors import InvalidInput
 
 
@@ -17,3 +20,18 @@ def test_auto_takes_cuda_where_there_is_one() -> None:
 def test_cuda_is_refused_where_there_is_none() -> None:
     with pytest.raises(InvalidInput, match="use --device cpu"):
         pick_device("cuda")
+
+
+def test_threads_have_torch_to_themselves_and_leave_no_trace() -> None:
+    own = torch.get_num_threads()
+    barrier = threading.Barrier(2, timeout=30)
+
+    def work(number: int) -> tuple[int, int]:
+        barrier.wait()
+        return number, torch.get_num_threads()
+
+    with torch_threads(2, "test") as pool:
+        assert list(pool.map(work, [5, 6])) == [(5, 1), (6, 1)]
+    assert torch.get_num_threads() == own
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == own

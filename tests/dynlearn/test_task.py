@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from dynlearn.errors import InvalidInput, NotFound
-from dynlearn.task import Task, bare_task, find_task, installed_tasks
+from dynlearn.task import (
+    Columns,
+    Task,
+    bare_task,
+    describe_columns,
+    find_task,
+    installed_tasks,
+)
 
 PLUGIN = """
 import numpy as np
@@ -91,3 +98,12 @@ def test_an_environment_without_a_task_names_the_closest() -> None:
 def test_column_labels_carry_units_where_they_are_known() -> None:
     assert _task().column_labels == ("x",)
     assert replace(_task(), units=("m",)).column_labels == ("x (m)",)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_columns_are_described_by_their_task_where_it_fits() -> None:
+    assert describe_columns("elsewhere/Point-v0", 1) == Columns(("x",))
+    assert describe_columns("elsewhere/Point-v0", 2).labels == ("observation[0]", "observation[1]")
+    assert describe_columns("nowhere", 1) == Columns(("observation[0]",), focus=())
+    slide = describe_columns("dynlearn/ObjectSlide-v1", 4)
+    assert (len(slide.labels), slide.focus) == (4, (2,))

@@ -3,6 +3,11 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
+from dynlearn.errors import InvalidInput
+from dynlearn_services.ray_cluster import fetch
+
 SCRIPT = """
 from dynlearn.errors import Unavailable
 from dynlearn_services.ray_cluster import ray_cluster
@@ -40,3 +45,19 @@ def test_a_local_cluster_listens_on_this_machine_alone(ray_session: None) -> Non
         [sys.executable, "-c", f"import socket; socket.create_server(('127.0.0.2', {port}))"]
     )
     assert listening.returncode == 0, "another address of this machine is taken too"
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+def test_a_workers_own_errors_come_out_as_they_are(ray_session: None) -> None:
+    import ray
+
+    work = ray.remote(_fail)
+    with pytest.raises(InvalidInput, match=r"^of this project$") as caught:
+        fetch(work.remote(InvalidInput("of this project")))
+    assert caught.value.__cause__ is None
+    with pytest.raises(ray.exceptions.RayTaskError, match="of another"):
+        fetch(work.remote(ArithmeticError("of another")))
+    assert fetch(ray.put(3)) == 3

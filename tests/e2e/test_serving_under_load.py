@@ -44,8 +44,8 @@ def make_model(seed: int) -> DynamicsModel:
     )
     model = DynamicsModel(spec)
     generators = [torch.Generator().manual_seed(3 * seed + member) for member in range(3)]
-    model.network.initialize("lecun_uniform", generators)
-    return model.eval()
+    model.regressor.network.initialize("lecun_uniform", generators)
+    return model
 
 
 @pytest.fixture

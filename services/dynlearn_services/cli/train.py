@@ -1,7 +1,6 @@
 """``dynlearn train``."""
 
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 
 from dynlearn.config import TrainConfig
@@ -11,7 +10,7 @@ from dynlearn_services.home import Home
 from dynlearn_services.progress import ProgressBar, training_figures
 
 if TYPE_CHECKING:
-    from dynlearn.training.trainer import TrainingProgress
+    from dynlearn.training.progress import Progress
 
 TRAIN_SECTIONS = {
     "dataset": "Data and model",
@@ -27,20 +26,20 @@ TRAIN_SECTIONS = {
 @with_config(TrainConfig, TRAIN_SECTIONS)
 def train(config: TrainConfig, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Fit an ensemble dynamics model to a dataset and publish it in the registry."""
+    from dynlearn.training.hooks import Hooks
     from dynlearn_services.training.run import run_training
 
     with ExitStack() as stack:
+        labels = {"reward": "reward"} if config.learn_reward else {}
         bars = {
-            name: stack.enter_context(ProgressBar(name, config.max_updates, "updates"))
-            for name in (["reward", "train"] if config.learn_reward else ["train"])
+            part: stack.enter_context(ProgressBar(label, config.max_updates, "updates"))
+            for part, label in (labels | {"dynamics": "train"}).items()
         }
 
-        def show(name: str, progress: "TrainingProgress") -> None:
-            bars[name].show(progress.update, training_figures(progress))
+        def show(progress: "Progress") -> None:
+            bars[progress.part].show(progress.update, training_figures(progress), progress.updates)
 
-        version, metrics = run_training(
-            config, Home(home), partial(show, "train"), partial(show, "reward")
-        )
+        version, metrics = run_training(config, Home(home), Hooks(on_progress=show))
     summary = {"model": version.name, "version": version.version, **metrics.model_dump()}
     print_result(
         as_json,

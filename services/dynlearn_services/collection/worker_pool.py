@@ -12,9 +12,9 @@ import numpy as np
 
 from dynlearn.config import CollectConfig
 from dynlearn.data.episodes import EpisodeTable
-from dynlearn.errors import DynlearnError, Unavailable
+from dynlearn.errors import Unavailable
 from dynlearn_services.collection.worker import CollectionWorker
-from dynlearn_services.ray_cluster import ray_cluster
+from dynlearn_services.ray_cluster import fetch, ray_cluster, reason_of_death
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -75,20 +75,14 @@ def play_blocks(
 
 
 def _fetch(block: ObjectRef[Any]) -> EpisodeTable:
-    import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayActorError
 
     try:
-        table: EpisodeTable = ray.get(block)
-    except RayTaskError as error:
-        if isinstance(error.cause, DynlearnError):
-            raise error.cause from None
-        raise
+        table: EpisodeTable = fetch(block)
     except RayActorError as error:
-        reason = str(error).strip().rpartition("\n")[2].strip()
         raise Unavailable(
             f"expected workers that stay alive, got one that died {_TRIES_AFTER_DEATH + 1} times "
-            f"over the same episodes: {reason}"
+            f"over the same episodes: {reason_of_death(error)}"
         ) from error
     # A copy: what Ray gives lies in its shared memory, which is small.
     return table.select(np.arange(len(table)))

@@ -8,8 +8,7 @@ from dynlearn.config import EvaluateConfig
 from dynlearn.data.store import EpisodeStore
 from dynlearn.errors import InvalidInput
 from dynlearn.evaluation import Metrics, evaluate, write_report
-from dynlearn.models.dynamics import DynamicsModel
-from dynlearn.models.reward import LearnedReward
+from dynlearn.models.published import load_published
 from dynlearn.registry import Registry
 from dynlearn.task import describe_columns
 from dynlearn.training.dataset import split_dataset
@@ -41,12 +40,11 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
             )
     folder = home.evaluation(f"{version.name}-{version.version}-{Path(dataset).name}")
     home.require_writable(folder)
-    version.verify()
-    model = DynamicsModel.load(version.folder, pick_device(config.device), config.precision)
-    columns, focus = describe_columns(store.header.environment, model.spec.observation_size)
-    reward = LearnedReward.load(version.folder, model)
+    device = pick_device(config.device)
+    model, reward = load_published(version.folder, device, config.precision)
+    columns = describe_columns(store.header.environment, model.spec.observation_size)
     evaluation = evaluate(
-        model, store.table(episodes), columns, focus, config.horizon, config.seed, reward
+        model, store.table(episodes), columns, config.horizon, config.seed, reward
     )
     for left in folder.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -64,6 +62,5 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
         evaluation,
         [],
         columns,
-        focus,
     )
     return evaluation.metrics, folder

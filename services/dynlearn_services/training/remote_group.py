@@ -15,16 +15,12 @@ import torch
 from torch import Tensor
 
 from dynlearn.config import TrainConfig
-from dynlearn.errors import DynlearnError, Unavailable
+from dynlearn.errors import Unavailable
 from dynlearn.models.networks import EnsembleNetwork
-from dynlearn.training.member_group import (
-    GroupFactory,
-    GroupMeasures,
-    MemberGroup,
-    TrainingData,
-    draw_weights,
-)
-from dynlearn_services.ray_cluster import ray_cluster
+from dynlearn.training.group import GroupFactory, GroupMeasures
+from dynlearn.training.member_group import MemberGroup, draw_weights
+from dynlearn.training.training_data import TrainingData
+from dynlearn_services.ray_cluster import fetch, ray_cluster, reason_of_death
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -72,7 +68,7 @@ class _GroupWorker:
 
 
 class RemoteGroup:
-    """The `dynlearn.training.member_group.Group` of a Ray worker.
+    """The `dynlearn.training.group.Group` of a Ray worker.
 
     A worker whose process dies is started again from the last state that was asked for, and does
     again what came after it: to the same bits, since a group's training is determined.
@@ -156,7 +152,7 @@ class RemoteGroup:
             try:
                 return self._ask(method, *arguments)
             except RayActorError as error:
-                reason = str(error).strip().rpartition("\n")[2].strip()
+                reason = reason_of_death(error)
             self._start()
             with suppress(RayActorError):
                 self._repeat()
@@ -178,16 +174,8 @@ class RemoteGroup:
             self._ask(method, *arguments)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        import ray
-        from ray.exceptions import RayTaskError
-
-        try:
-            ray.get(self._prepared)
-            return ray.get(getattr(self._worker, method).remote(*arguments))
-        except RayTaskError as error:
-            if isinstance(error.cause, DynlearnError):
-                raise error.cause from None
-            raise
+        fetch(self._prepared)
+        return fetch(getattr(self._worker, method).remote(*arguments))
 
 
 @contextmanager

@@ -1,42 +1,38 @@
 """A training run: fit on the training episodes, judge on the test episodes, publish."""
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-
-from pydantic import JsonValue
 
 from dynlearn.config import TrainConfig
 from dynlearn.data.store import EpisodeStore
 from dynlearn.errors import DynlearnError, InvalidInput, NumericalFailure
-from dynlearn.evaluation import Metrics, evaluate, write_report
-from dynlearn.objectives import make_objective
+from dynlearn.evaluation import Metrics
 from dynlearn.registry import ModelVersion, Registry
-from dynlearn.task import describe_columns
-from dynlearn.training.dataset import TrainedModel, reward_checkpoint, split_dataset, train
-from dynlearn.training.member_group import GroupFactory, MemberGroup
-from dynlearn.training.provenance import write_training
-from dynlearn.training.trainer import TrainingProgress
+from dynlearn.training.dataset import train
+from dynlearn.training.extras import reward_checkpoint
+from dynlearn.training.group import GroupFactory
+from dynlearn.training.hooks import Hooks
+from dynlearn.training.member_group import MemberGroup
+from dynlearn.training.progress import Progress
 from dynlearn_services.home import Home
+from dynlearn_services.signals import stop_signals
+from dynlearn_services.training.publication import publish
 from dynlearn_services.training.remote_group import remote_groups
+from dynlearn_services.training.tensorboard import tensorboard
 
 _CHECKPOINT = "checkpoint.safetensors"
-_EVALUATION_HORIZON = 15
 
 
 class TrainingStopped(DynlearnError):
-    """A signal ended the run; its state is saved."""
+    """The run was asked to end; its state is saved."""
 
     exit_code = 130
 
 
 def run_training(
-    config: TrainConfig,
-    home: Home,
-    on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
-    on_reward_progress: Callable[[TrainingProgress], None] = lambda progress: None,
+    config: TrainConfig, home: Home, hooks: Hooks | None = None
 ) -> tuple[ModelVersion, Metrics]:
     """Train, evaluate on the test episodes and publish a model version.
 
@@ -46,8 +42,8 @@ def run_training(
     Args:
         config: what to fit to which dataset, and how.
         home: where the datasets, the runs and the models are.
-        on_progress: called after every validation.
-        on_reward_progress: called after every validation of the reward, where it is learned.
+        hooks: whom to tell, and what else can end the run; it saves into its own folder, and
+            ``workers`` says where the members train.
 
     Returns:
         The version and its metrics on the test episodes (on the validation episodes where
@@ -56,31 +52,33 @@ def run_training(
     Raises:
         InvalidInput: the configuration does not suit the dataset, there is an earlier run that was
             not asked to go on, or none that could.
-        TrainingStopped: a signal ended the run.
+        TrainingStopped: a signal or a hook ended the run.
     """
+    given = hooks or Hooks()
     run = home.run(config.model)
     home.require_writable(run, home.models)
     store = EpisodeStore.open(home.dataset(config.dataset))
     checkpoint = run / _CHECKPOINT
     _check_resumption(config, checkpoint)
     with (
-        _tensorboard(run) as log,
-        _stop_on_signals() as should_stop,
+        tensorboard(run) as log,
+        stop_signals() as stop,
         _groups(config) as (local, make_group),
     ):
 
-        def report(progress: TrainingProgress) -> None:
-            log(progress, "")
-            on_progress(progress)
+        def report(progress: Progress) -> None:
+            log(progress)
+            given.on_progress(progress)
 
-        def report_reward(progress: TrainingProgress) -> None:
-            log(progress, "reward/")
-            on_reward_progress(progress)
-
+        own = replace(
+            given,
+            checkpoint=checkpoint,
+            on_progress=report,
+            should_stop=lambda: stop.is_set() or given.should_stop(),
+            make_group=make_group,
+        )
         try:
-            trained = train(
-                local, store, checkpoint, report, should_stop, make_group, report_reward
-            )
+            trained = train(local, store, own)
         except NumericalFailure:
             # There is nothing to go on with: the mend is another configuration.
             _remove(checkpoint)
@@ -90,7 +88,7 @@ def run_training(
         raise TrainingStopped(
             f"stopped; go on with `dynlearn train --resume` and the same options ({saved})"
         )
-    published = _publish(config, home, store, trained)
+    published = publish(config, Registry(home.models), store, trained)
     _remove(checkpoint)
     return published
 
@@ -124,101 +122,3 @@ def _check_resumption(config: TrainConfig, checkpoint: Path) -> None:
             f"{' and '.join(map(str, cut_off))}; go on with it by --resume, or delete it to start "
             "over"
         )
-
-
-def _publish(
-    config: TrainConfig, home: Home, store: EpisodeStore, trained: TrainedModel
-) -> tuple[ModelVersion, Metrics]:
-    split = split_dataset(config, store)
-    held_out = split.test if len(split.test) else split.validation
-    header = store.header
-    columns, focus = describe_columns(header.environment, trained.model.spec.observation_size)
-    evaluation = evaluate(
-        trained.model,
-        store.table(held_out),
-        columns,
-        focus,
-        _EVALUATION_HORIZON,
-        config.seed,
-        trained.reward,
-    )
-    made: dict[str, JsonValue] = {
-        "environment": header.environment,
-        "dataset": config.dataset,
-        "dataset checksum": header.checksum,
-        "objective": make_objective(config).describe(),
-        "covariance": config.covariance,
-        "updates": trained.updates,
-        "trained on": f"{len(split.train)} episodes",
-        "seed": config.seed,
-    }
-
-    def write(folder: Path) -> None:
-        trained.model.save(folder)
-        if trained.reward is not None:
-            trained.reward.save(folder)
-        write_training(
-            folder,
-            config,
-            made,
-            "test" if len(split.test) else "validation",
-            trained.history,
-        )
-        write_report(
-            folder,
-            config.model,
-            trained.model.spec,
-            made,
-            evaluation,
-            trained.history,
-            columns,
-            focus,
-        )
-
-    return Registry(home.models).publish(config.model, write), evaluation.metrics
-
-
-@contextmanager
-def _tensorboard(folder: Path) -> Iterator[Callable[[TrainingProgress, str], None]]:
-    from torch.utils.tensorboard import SummaryWriter
-
-    writers: list[SummaryWriter] = []
-
-    def log(progress: TrainingProgress, prefix: str) -> None:
-        # Opened at the first figures: a run that is refused leaves no log.
-        if not writers:
-            writers.append(SummaryWriter(str(folder / "tensorboard")))
-        writer, step = writers[0], progress.update
-        writer.add_scalar(f"{prefix}train/updates_per_s", progress.updates_per_s, step)
-        for tag, values in (
-            ("train/nll", progress.train_nll),
-            ("train/rmse", progress.train_rmse),
-            ("validation/nll", progress.validation_nll),
-            ("validation/rmse", progress.validation_rmse),
-        ):
-            for member, value in enumerate(values):
-                writer.add_scalar(f"{prefix}{tag}/member_{member}", value, step)
-
-    try:
-        yield log
-    finally:
-        for writer in writers:
-            writer.close()
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a question that the training loop asks between updates."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = {
-        number: signal.signal(number, lambda *_: asked.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

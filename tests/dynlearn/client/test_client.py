@@ -46,11 +46,11 @@ def make_model(action_space, targets, head="variance"):
     )
     model = DynamicsModel(spec)
     generators = [torch.Generator().manual_seed(member) for member in range(3)]
-    model.network.initialize("lecun_uniform", generators)
+    model.regressor.network.initialize("lecun_uniform", generators)
     with torch.no_grad():
-        model.target_scaler.std.copy_(torch.linspace(0.1, 0.5, len(targets)))
-        model.target_scaler.mean.fill_(0.05)
-    return model.eval()
+        model.regressor.target_scaler.std.copy_(torch.linspace(0.1, 0.5, len(targets)))
+        model.regressor.target_scaler.mean.fill_(0.05)
+    return model
 
 
 MODELS = {

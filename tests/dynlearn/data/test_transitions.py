@@ -3,15 +3,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlearn.data.episodes import EpisodeTable
-from dynlearn.data.transitions import cut_transitions, cut_windows, split_episodes
+from dynlearn.data.transitions import (
+    cut_transitions,
+    cut_windows,
+    judged_transitions,
+    split_episodes,
+)
 from dynlearn.errors import CorruptData, InvalidInput
 from dynlearn.spaces import BoxSpace, DiscreteSpace
-from dynlearn.training.member_group import bootstrap
 
 MakeTable = Callable[..., EpisodeTable]
 BOX = BoxSpace(low=(-1,), high=(1,))
@@ -105,24 +108,21 @@ def test_too_few_episodes_to_split() -> None:
         split_episodes(2, 0.1, 0.1, 0)
 
 
-def _generators(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def test_bootstraps_are_drawn_with_replacement_for_each_member() -> None:
-    ids = bootstrap(10_000, _generators(0, 1, 2))
-    assert ids.shape == (3, 10_000)
-    assert int(ids.min()) >= 0
-    assert int(ids.max()) < 10_000
-    for member in ids:
-        # 1 - 1/e of all transitions are drawn at least once.
-        assert len(member.unique()) / 10_000 == pytest.approx(0.632, abs=0.01)
-    assert not torch.equal(ids[0], ids[1])
-
-
-def test_a_members_bootstrap_follows_from_its_own_generator() -> None:
-    whole, part = bootstrap(100, _generators(0, 1, 2)), bootstrap(100, _generators(2, 0))
-    assert torch.equal(whole[[2, 0]], part)
+def test_judged_transitions_are_inputs_and_rewards(make_table: MakeTable) -> None:
+    table = make_table([2, 1])
+    rewards, goals = np.array([5.0, 6.0, 7.0]), np.arange(5.0)[:, None]
+    judged = judged_transitions(replace(table, rewards=rewards), BOX)
+    # Observation, next observation, action: two columns, two columns and one.
+    np.testing.assert_allclose(judged.inputs[1], [1, 1.1, 2, 2.1, 1], rtol=1e-6)
+    assert judged.inputs.shape == (3, 5)
+    assert judged.reward.tolist() == [5, 6, 7]
+    judged = judged_transitions(
+        replace(table, rewards=rewards, achieved_goals=goals, desired_goals=goals), BOX
+    )
+    assert len(judged) == 3
+    # The goal of the observation that a step begins at: the third ends the first episode.
+    assert judged.inputs[:, 4].tolist() == [0, 1, 3]
+    assert judged.inputs[:, 5].tolist() == [0, 1, 1000]
 
 
 @given(data=st.data())

@@ -51,7 +51,7 @@ def calm_model(make_model: Callable[..., DynamicsModel]) -> Callable[..., Dynami
         columns = {"target_columns": (0, 1, 2), "absolute_columns": (0, 1, 2), **options}
         model = make_model(**columns)
         with torch.no_grad():
-            model.target_scaler.std.fill_(0.5)
+            model.regressor.target_scaler.std.fill_(0.5)
         return model
 
     return make

@@ -12,8 +12,9 @@ from dynlearn.data.episodes import EpisodeTable
 from dynlearn.evaluation import Metrics, evaluate, write_report
 from dynlearn.evaluation.card import _front_matter
 from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.task import Columns
 
-NAMES = ("agent_position", "agent_velocity", "object_position")
+COLUMNS = Columns(("agent_position", "agent_velocity", "object_position"), focus=(2,))
 MADE = {"environment": "dynlearn/ObjectSlide-v1", "dataset": "slide", "objective": "β = 0.5"}
 HISTORY = [
     {"update": 100, "train_nll": 2, "train_rmse": 2, "validation_nll": 2, "validation_rmse": 2},
@@ -29,8 +30,8 @@ def report(
 ) -> tuple[Path, Metrics]:
     folder = tmp_path_factory.mktemp("report")
     model = calm_model()
-    evaluation = evaluate(model, sample_episodes(model, 10, 20), NAMES, (2,), 15, 0)
-    write_report(folder, "slide", model.spec, MADE, evaluation, HISTORY, NAMES, (2,))
+    evaluation = evaluate(model, sample_episodes(model, 10, 20), COLUMNS, 15, 0)
+    write_report(folder, "slide", model.spec, MADE, evaluation, HISTORY, COLUMNS)
     return folder, evaluation.metrics
 
 

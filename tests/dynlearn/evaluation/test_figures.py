@@ -9,6 +9,7 @@ from dynlearn.data.episodes import EpisodeTable
 from dynlearn.evaluation import evaluate
 from dynlearn.evaluation.figures import draw_figures, panel_grid
 from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.task import Columns
 
 HISTORY = [
     {
@@ -30,8 +31,9 @@ def _draw(
     focus: tuple[int, ...] = (2,),
 ) -> list[str]:
     names = tuple(f"column {c}" for c in range(model.spec.observation_size))
-    evaluation = evaluate(model, table, names, focus, horizon=10, seed=0)
-    return draw_figures(evaluation, history, names, focus, folder)
+    columns = Columns(names, focus)
+    evaluation = evaluate(model, table, columns, horizon=10, seed=0)
+    return draw_figures(evaluation, history, columns, folder)
 
 
 def _check_drawn(folder: Path, names: list[str]) -> None:

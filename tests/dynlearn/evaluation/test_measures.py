@@ -12,6 +12,7 @@ from dynlearn.errors import InvalidInput, NumericalFailure
 from dynlearn.evaluation import Evaluation, Metrics, evaluate
 from dynlearn.evaluation.measures import COVERAGE_LEVELS, CURVE_LEVELS
 from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.task import Columns
 
 MakeModel = Callable[..., DynamicsModel]
 SampleEpisodes = Callable[..., EpisodeTable]
@@ -19,7 +20,7 @@ NAMES = ("x", "y", "z")
 
 
 def _evaluate(model: DynamicsModel, table: EpisodeTable, **options: object) -> Evaluation:
-    arguments = {"columns": NAMES, "focus": (), "horizon": 4, "seed": 0, **options}
+    arguments = {"columns": Columns(NAMES), "horizon": 4, "seed": 0, **options}
     return evaluate(model, table, **arguments)
 
 
@@ -105,7 +106,7 @@ def test_coverage_tells_a_model_that_is_too_sure_from_one_that_is_too_shy(
 ) -> None:
     options = {"head": "mean", "members": 1}
     truth, model = calm_model(**options), calm_model(**options)
-    model.network.residual_variance.mul_(factor**2)
+    model.regressor.network.residual_variance.mul_(factor**2)
     coverage = _evaluate(model, sample_episodes(truth, 50, 10)).metrics.coverage
     for level in COVERAGE_LEVELS:
         assert sign * (coverage[f"{level:.0%}"] - level) > 0.03
@@ -116,7 +117,7 @@ def test_open_loop_measures_are_over_the_focus(
 ) -> None:
     model = calm_model()
     table = sample_episodes(model, 5, 8)
-    evaluation = _evaluate(model, table, focus=(2, 0))
+    evaluation = _evaluate(model, table, columns=Columns(NAMES, (2, 0)))
     assert evaluation.rollouts is not None
     metrics = evaluation.metrics
     assert metrics.focus_columns == ("z", "x")
@@ -179,7 +180,7 @@ def test_predictions_that_are_not_finite_are_an_error(
     model = make_model()
     table = sample_episodes(model, 2, 5)
     with torch.no_grad():
-        model.network.perceptrons[0][-1].bias[0] = torch.nan
+        model.regressor.network.perceptrons[0][-1].bias[0] = torch.nan
     with pytest.raises(NumericalFailure, match="expected a finite NLL, got nan"):
         _evaluate(model, table)
 
@@ -190,8 +191,8 @@ def test_rollouts_that_leave_the_finite_numbers_are_an_error(
     """Each step multiplies the state by a million: good for one step, not for ten."""
     model = make_model(hidden=(), members=1, head="mean")
     with torch.no_grad():
-        for tensor in model.state_dict().values():
+        for tensor in model.regressor.state_dict().values():
             tensor.copy_(torch.ones_like(tensor))
-        model.network.perceptrons[0][-1].weight.fill_(1e6)
+        model.regressor.network.perceptrons[0][-1].weight.fill_(1e6)
     with pytest.raises(NumericalFailure, match=r"expected finite rollouts .* shorten the horizon"):
         _evaluate(model, make_table([12], observations=3, actions=2), horizon=10)

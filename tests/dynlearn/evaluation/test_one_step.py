@@ -15,10 +15,11 @@ from dynlearn.evaluation import one_step as module
 from dynlearn.evaluation.measures import CURVE_LEVELS
 from dynlearn.evaluation.one_step import OneStep, one_step
 from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.task import Columns
 
 MakeModel = Callable[..., DynamicsModel]
 SampleEpisodes = Callable[..., EpisodeTable]
-NAMES = ("x", "y", "z")
+COLUMNS = Columns(("x", "y", "z"))
 
 
 def _transitions(model: DynamicsModel, table: EpisodeTable) -> Transitions:
@@ -60,9 +61,9 @@ def test_the_truth_is_calibrated_jointly_and_a_blind_eye_for_correlation_is_seen
     """The blind model has the same means and variances, hence the same coverage of columns."""
     model = calm_model(head="scale_tril", members=1)
     with torch.no_grad():
-        model.network.perceptrons[0][-1].bias[..., -3:] += 1
+        model.regressor.network.perceptrons[0][-1].bias[..., -3:] += 1
     table = sample_episodes(model, 500, 20)
-    evaluation = evaluate(model, table, NAMES, (), 4, 0)
+    evaluation = evaluate(model, table, COLUMNS, 4, 0)
     np.testing.assert_allclose(evaluation.joint_calibration, CURVE_LEVELS, atol=0.02)
     np.testing.assert_allclose(
         evaluation.calibration, np.tile(np.array(CURVE_LEVELS)[:, None], 3), atol=0.02
@@ -76,7 +77,7 @@ def test_the_truth_is_calibrated_jointly_and_a_blind_eye_for_correlation_is_seen
         return Prediction(DiagonalGaussian(members.mean, members.variance))
 
     monkeypatch.setattr(model, "predict", blind)
-    other = evaluate(model, table, NAMES, (), 4, 0)
+    other = evaluate(model, table, COLUMNS, 4, 0)
     np.testing.assert_allclose(other.calibration, evaluation.calibration, atol=1e-3)
     assert np.abs(other.joint_calibration - CURVE_LEVELS).max() > 0.06
     assert other.metrics.nll > evaluation.metrics.nll + 0.1
@@ -134,5 +135,5 @@ def test_one_column_has_no_joint_coverage(
     make_model: MakeModel, sample_episodes: SampleEpisodes
 ) -> None:
     model = make_model(target_columns=(1,))
-    evaluation = evaluate(model, sample_episodes(model, 3, 5), NAMES, (), 4, 0)
+    evaluation = evaluate(model, sample_episodes(model, 3, 5), COLUMNS, 4, 0)
     assert evaluation.metrics.joint_coverage == {}

@@ -25,7 +25,7 @@ def test_a_model_without_noise_is_followed_step_by_step(
     calm_model: MakeModel, sample_episodes: SampleEpisodes
 ) -> None:
     model = calm_model(members=1, head="mean")
-    model.network.residual_variance.fill_(1e-12)
+    model.regressor.network.residual_variance.fill_(1e-12)
     table = sample_episodes(calm_model(), 6, 9)
     windows = cut_windows(table, model.spec.action_space, 4, 1000, seed=0)
     found = open_loop(model, windows, seed=0)

@@ -7,11 +7,13 @@ import torch
 from dynlearn.config import TrainConfig
 from dynlearn.data.episodes import Episode, EpisodeTable
 from dynlearn.errors import CorruptData, InvalidInput
+from dynlearn.evaluation.reward import reward_rmse
 from dynlearn.models.dynamics import DynamicsModel
-from dynlearn.models.reward import LearnedReward, judged_transitions, reward_config
+from dynlearn.models.regressor import EnsembleRegressor
+from dynlearn.models.reward import LearnedReward, reward_spec
 from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.training.dataset import fit_reward
+from dynlearn.training.extras import fit_reward
 
 PUSH = BoxSpace(low=(-1,), high=(1,))
 CONFIG = TrainConfig(
@@ -64,23 +66,10 @@ def reward() -> LearnedReward:
     return learn()
 
 
-def test_what_is_learned_from() -> None:
-    table = walks(2, 0)
-    transitions = judged_transitions(table, PUSH)
-    assert table.desired_goals is not None
-    place, goal = table.observations[:, 0], table.desired_goals[:, 0]
-    before = [*range(10), *range(11, 21)]
-    after = [step + 1 for step in before]
-    parts = (place[before], place[after], goal[before])
-    np.testing.assert_array_equal(transitions.observation.T, [*parts, np.zeros(20)])
-    np.testing.assert_array_equal(transitions.next_observation.T, [*parts, table.rewards])
-    np.testing.assert_array_equal(transitions.action, table.actions)
-
-
 def test_a_sparse_reward_of_a_goal_is_learned(reward: LearnedReward) -> None:
     table = walks(50, 2)
     assert reward.context_size == 1
-    assert reward.rmse(table, PUSH) < 0.5 * table.rewards.std()
+    assert reward_rmse(reward, table, PUSH) < 0.5 * table.rewards.std()
     place, zero = torch.arange(-2.0, 3.0)[:, None], torch.zeros(5, 1)
     found = reward(place, zero, place, zero)
     np.testing.assert_allclose(found, [-1, -1, 0, -1, -1], atol=0.3)
@@ -100,7 +89,7 @@ def test_any_batch_dimensions(reward: LearnedReward) -> None:
 def test_without_a_goal_the_context_has_no_columns() -> None:
     reward = learn(goals=False)
     assert reward.context_size == 0
-    assert reward.rmse(walks(50, 2, goals=False), PUSH) < 0.25
+    assert reward_rmse(reward, walks(50, 2, goals=False), PUSH) < 0.25
     place, zero = torch.tensor([[0.0], [1.0], [2.0]]), torch.zeros(3, 1)
     found = reward(place, zero, place, torch.zeros(3, 0))
     np.testing.assert_allclose(found, [-1, 0, -1], atol=0.3)
@@ -137,13 +126,13 @@ def test_a_reward_of_other_dynamics_is_refused(
 def test_a_model_that_is_no_reward_is_refused(tmp_path: Path) -> None:
     (tmp_path / "reward").mkdir()
     dynamics(columns=4).save(tmp_path / "reward")
-    with pytest.raises(CorruptData, match="publish the model anew"):
+    with pytest.raises(CorruptData, match="expected the last column, 3, as the one target"):
         LearnedReward.load(tmp_path, dynamics())
 
 
 def test_episodes_without_the_goal_it_was_learned_on_are_refused(reward: LearnedReward) -> None:
     with pytest.raises(InvalidInput, match=r"goals of 1 columns.*got goals of 0"):
-        reward.rmse(walks(3, 0, goals=False), PUSH)
+        reward_rmse(reward, walks(3, 0, goals=False), PUSH)
 
 
 def test_it_is_saved_beside_the_dynamics(reward: LearnedReward, tmp_path: Path) -> None:
@@ -158,7 +147,14 @@ def test_it_is_saved_beside_the_dynamics(reward: LearnedReward, tmp_path: Path) 
     assert torch.equal(again(one, one, one, one), reward(one, one, one, one))
 
 
-def test_its_fit_is_least_squares_whatever_the_dynamics_are_fitted_with() -> None:
-    config = reward_config(CONFIG)
-    assert (config.objective, config.members, config.covariance) == ("mse", 1, "diagonal")
-    assert (config.hidden, config.max_updates, config.seed) == ((32, 32), 600, 0)
+def test_what_it_takes_in_is_the_transition_then_the_goal_then_the_action() -> None:
+    regressor = EnsembleRegressor(reward_spec(6, (), "relu"))
+    with torch.no_grad():
+        powers = 10.0 ** torch.arange(6)
+        regressor.network.perceptrons[0][0].weight.copy_(powers.view(1, 6, 1))
+        regressor.target_scaler.mean.fill_(0.5)
+    reward = LearnedReward(regressor, observation_size=2, action_size=1)
+    assert reward.context_size == 1
+    parts = [torch.tensor([values]) for values in ([1.0, 2.0], [6.0], [3.0, 4.0], [5.0])]
+    assert reward(*parts).tolist() == [654321.5]
+    assert reward.deviations(np.array([[-3.0], [2.0]])) == 3

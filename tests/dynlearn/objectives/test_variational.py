@@ -16,15 +16,16 @@ from dynlearn.config.choices import ObjectiveName
 from dynlearn.data.transitions import Transitions
 from dynlearn.distributions.student_t import StudentT, VariationalStudentT
 from dynlearn.errors import InvalidInput
-from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.heads import Head
 from dynlearn.models.networks import EnsembleNetwork
+from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.models.spec import ModelSpec
 from dynlearn.objectives import make_objective
 from dynlearn.objectives.variational import VBEM, XVAMP, VariationalObjective
 from dynlearn.seeds import derived_generator
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.training.dataset import TrainedModel, fit, model_spec
+from dynlearn.training.fit import TrainedModel, dynamics_samples, fit, model_spec
+from dynlearn.training.hooks import Hooks
 from dynlearn.training.trainer import Trainer
 
 NAMES: tuple[ObjectiveName, ...] = ("xvamp", "xvamp_star", "vbem", "vbem_star")
@@ -444,8 +445,11 @@ def test_a_run_stopped_at_any_event_goes_on_to_the_same_bits(
     train, validation = make_transitions(36), make_transitions(20, seed=1)
 
     def run(checkpoint: Path | None, stop: int | None = None) -> Trainer:
-        trainer = Trainer(config, DynamicsModel(_spec(config, train)), train, validation)
-        trainer.run(checkpoint, should_stop=lambda: trainer.update == stop)
+        spec = _spec(config, train)
+        samples = [dynamics_samples(spec, part) for part in (train, validation)]
+        hooks = Hooks(checkpoint, should_stop=lambda: trainer.update == stop)
+        trainer = Trainer(config, EnsembleRegressor(spec.regressor), *samples, hooks)
+        trainer.run()
         return trainer
 
     undisturbed = run(None)
@@ -455,8 +459,8 @@ def test_a_run_stopped_at_any_event_goes_on_to_the_same_bits(
         resumed = run(path)
         assert resumed.update == 12
         assert resumed.history == undisturbed.history
-        expected = undisturbed.model.state_dict()
-        for part, tensor in resumed.model.state_dict().items():
+        expected = undisturbed.regressor.state_dict()
+        for part, tensor in resumed.regressor.state_dict().items():
             assert torch.equal(tensor, expected[part]), (stop, part)
         state = resumed.groups[0].state()
         assert all(torch.equal(state[n], t) for n, t in undisturbed.groups[0].state().items())
@@ -471,7 +475,7 @@ def test_members_trained_apart_learn_what_they_learn_together(
     together, apart = (
         _fit(
             _config(objective=name, member_groups=groups, precision="float64"), train, validation
-        ).model.state_dict()
+        ).model.regressor.state_dict()
         for groups in (1, 3)
     )
     for part, tensor in together.items():
@@ -545,7 +549,7 @@ def test_odd_data_give_finite_predictions(
         learning_rate=3e-2, absolute_columns=(0, 1, 2),
     )  # fmt: skip
     trained = _fit(config, train, validation)
-    assert all(tensor.isfinite().all() for tensor in trained.model.state_dict().values())
+    assert all(tensor.isfinite().all() for tensor in trained.model.regressor.state_dict().values())
     prediction = trained.model.predict(validation.observation, validation.action)
     assert prediction.mean.isfinite().all()
     assert prediction.variance.isfinite().all()

@@ -13,7 +13,7 @@ from dynlearn.config.choices import ObjectiveName
 from dynlearn.data.transitions import Transitions
 from dynlearn.errors import CorruptData, NumericalFailure
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.training.dataset import TrainedModel, fit, model_spec
+from dynlearn.training.fit import TrainedModel, fit, model_spec
 
 FULL = ["nll", "beta_nll", "trust_region_nll", "trustable"]
 OBJECTIVES = [{"objective": name} for name in get_args(ObjectiveName)]
@@ -72,7 +72,7 @@ def _transitions(
 
 
 def _check_finite(trained: TrainedModel, data: Transitions) -> None:
-    assert all(tensor.isfinite().all() for tensor in trained.model.state_dict().values())
+    assert all(tensor.isfinite().all() for tensor in trained.model.regressor.state_dict().values())
     assert all(np.isfinite(list(entry.values())).all() for entry in trained.history)
     prediction = trained.model.predict(data.observation, data.action)
     assert prediction.covariance.isfinite().all()
@@ -132,8 +132,8 @@ def test_a_power_of_two_in_scale_changes_no_bit(options: dict[str, str], exponen
         _fit(_transitions(40, 0, factor), _transitions(20, 1, factor), **options)
         for factor in (1.0, scale)
     )
-    for name, tensor in plain.model.network.state_dict().items():
-        assert torch.equal(scaled.model.network.state_dict()[name], tensor), name
+    for name, tensor in plain.model.regressor.network.state_dict().items():
+        assert torch.equal(scaled.model.regressor.network.state_dict()[name], tensor), name
     rows = _transitions(20, 2)
     expected = plain.model.predict(rows.observation, rows.action)
     found = scaled.model.predict(scale * rows.observation, rows.action)

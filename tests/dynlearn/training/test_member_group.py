@@ -9,15 +9,17 @@ from torch import Tensor
 from dynlearn.config import TrainConfig
 from dynlearn.config.choices import ObjectiveName
 from dynlearn.data.transitions import Transitions
-from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.heads import Head
 from dynlearn.models.networks import EnsembleNetwork, view_members
+from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.models.spec import ModelSpec
 from dynlearn.objectives import make_objective
 from dynlearn.storage.tensors import load_state
-from dynlearn.training.dataset import model_spec
-from dynlearn.training.member_group import MemberGroup, TrainingData
+from dynlearn.training.fit import dynamics_samples, model_spec
+from dynlearn.training.hooks import Hooks
+from dynlearn.training.member_group import MemberGroup, bootstrap
 from dynlearn.training.trainer import Trainer
+from dynlearn.training.training_data import TrainingData
 
 FULL = ["nll", "beta_nll", "trust_region_nll", "trustable"]
 OBJECTIVES = [{"objective": name} for name in get_args(ObjectiveName)]
@@ -124,15 +126,17 @@ def make_trainer(
     def make(**options: Any) -> Trainer:
         config = _config(**options)
         spec = make_spec()
-        model = DynamicsModel(model_spec(config, spec.observation_space, spec.action_space))
-        return Trainer(config, model, make_transitions(36), make_transitions(40, seed=1))
+        spec = model_spec(config, spec.observation_space, spec.action_space)
+        parts = make_transitions(36), make_transitions(40, seed=1)
+        samples = [dynamics_samples(spec, part) for part in parts]
+        return Trainer(config, EnsembleRegressor(spec.regressor), *samples)
 
     return make
 
 
 def _check_close(first: Trainer, second: Trainer, tolerance: float) -> None:
-    for name, tensor in first.model.state_dict().items():
-        other = second.model.state_dict()[name]
+    for name, tensor in first.regressor.state_dict().items():
+        other = second.regressor.state_dict()[name]
         torch.testing.assert_close(other, tensor, rtol=tolerance, atol=tolerance, msg=name)
     for entry, other in zip(first.history, second.history, strict=True):
         assert entry == pytest.approx(other, rel=tolerance, abs=tolerance)
@@ -163,9 +167,11 @@ def test_a_run_goes_on_under_another_grouping(
     undisturbed = make_trainer(**options)
     undisturbed.run()
     stopped = make_trainer(**options, member_groups=before, checkpoint_every=5)
-    assert not stopped.run(tmp_path / "c", should_stop=lambda: stopped.update == 5)
+    stopped.hooks = Hooks(tmp_path / "c", should_stop=lambda: stopped.update == 5)
+    assert not stopped.run()
     resumed = make_trainer(**options, member_groups=after, checkpoint_every=5)
-    assert resumed.run(tmp_path / "c")
+    resumed.hooks = Hooks(tmp_path / "c")
+    assert resumed.run()
     _check_close(undisturbed, resumed, 1e-6)
 
 
@@ -263,13 +269,15 @@ def test_float64_is_for_the_training_alone(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     trainer = make_trainer()
-    trainer.run(tmp_path / "c")
+    trainer.hooks = Hooks(tmp_path / "c")
+    trainer.run()
     tensors, _ = load_state(tmp_path / "c")
     assert {tensor.dtype for name, tensor in tensors.items() if "since" not in name} == {
         torch.float64
     }
-    assert {tensor.dtype for tensor in trainer.model.state_dict().values()} == {torch.float32}
-    assert trainer.model.predict(torch.zeros(1, 3), torch.zeros(1, 2)).mean.dtype == torch.float32
+    weights = trainer.regressor.state_dict()
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert trainer.regressor(torch.zeros(1, 5)).mean.dtype == torch.float32
 
 
 # Views and threads
@@ -313,3 +321,23 @@ def test_large_members_are_parted_over_threads(make_trainer: Callable[..., Train
     assert sizes(members=5, **large) == [2, 1, 2]
     assert sizes(members=6, **large) == [3, 3]
     assert sizes(members=1, **large) == [1]
+
+
+def _generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_bootstraps_are_drawn_with_replacement_for_each_member() -> None:
+    ids = bootstrap(10_000, _generators(0, 1, 2))
+    assert ids.shape == (3, 10_000)
+    assert int(ids.min()) >= 0
+    assert int(ids.max()) < 10_000
+    for member in ids:
+        # 1 - 1/e of all transitions are drawn at least once.
+        assert len(member.unique()) / 10_000 == pytest.approx(0.632, abs=0.01)
+    assert not torch.equal(ids[0], ids[1])
+
+
+def test_a_members_bootstrap_follows_from_its_own_generator() -> None:
+    whole, part = bootstrap(100, _generators(0, 1, 2)), bootstrap(100, _generators(2, 0))
+    assert torch.equal(whole[[2, 0]], part)

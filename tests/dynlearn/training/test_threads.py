@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynlearn.training.member_group import GroupMeasures
+from dynlearn.training.group import GroupMeasures
 from dynlearn.training.threads import SideBySide, groups_for_threads
 
 

@@ -18,12 +18,16 @@ from dynlearn.config.choices import ObjectiveName
 from dynlearn.data.transitions import Transitions
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
 from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.models.spec import ModelSpec
 from dynlearn.storage.tensors import load_state, save_state
-from dynlearn.training.dataset import model_spec
-from dynlearn.training.trainer import Trainer, TrainingProgress
+from dynlearn.training.fit import dynamics_samples, model_spec
+from dynlearn.training.hooks import Hooks
+from dynlearn.training.progress import Progress
+from dynlearn.training.trainer import Trainer
 
 FULL = ["nll", "beta_nll", "trust_region_nll", "trustable"]
+MakeSpec = Callable[..., ModelSpec]
 MakeTransitions = Callable[..., Transitions]
 MakeTrainer = Callable[..., Trainer]
 
@@ -37,9 +41,7 @@ def _ask_after_every_update() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def make_trainer(
-    make_spec: Callable[..., ModelSpec], make_transitions: MakeTransitions
-) -> MakeTrainer:
+def make_trainer(make_spec: MakeSpec, make_transitions: MakeTransitions) -> MakeTrainer:
     """Return a maker of small runs: 12 updates, 4 an epoch, a validation after every third."""
 
     def make(transitions: int = 36, **options: Any) -> Trainer:
@@ -57,17 +59,34 @@ def make_trainer(
                 **options,
             }
         )
-        spec = make_spec()
-        model = DynamicsModel(model_spec(config, spec.observation_space, spec.action_space))
-        return Trainer(config, model, make_transitions(transitions), make_transitions(40, seed=1))
+        return _trainer(config, make_spec(), make_transitions(transitions), make_transitions(40, 1))
 
     return make
+
+
+def _trainer(
+    config: TrainConfig, spaces: ModelSpec, training: Transitions, validation: Transitions
+) -> Trainer:
+    spec = model_spec(config, spaces.observation_space, spaces.action_space)
+    samples = [dynamics_samples(spec, part) for part in (training, validation)]
+    return Trainer(config, EnsembleRegressor(spec.regressor), *samples)
+
+
+def _run(trainer: Trainer, checkpoint: Path | None = None, **hooks: Any) -> bool:
+    trainer.hooks = Hooks(checkpoint, **hooks)
+    return trainer.run()
+
+
+def _model(trainer: Trainer, spaces: ModelSpec) -> DynamicsModel:
+    """Return what a finished run has fitted, as a model."""
+    spec = model_spec(trainer.config, spaces.observation_space, spaces.action_space)
+    return DynamicsModel(spec, trainer.regressor)
 
 
 def _state(trainer: Trainer) -> dict[str, Tensor]:
     best = {f"best.{name}": tensor for name, tensor in trainer.stopping.best.items()}
     measure = {"measure": trainer.stopping.best_measure, "since": trainer.stopping.since_best}
-    return {**trainer.model.state_dict(), **best, **measure}
+    return {**trainer.regressor.state_dict(), **best, **measure}
 
 
 def _same(first: Trainer, second: Trainer) -> bool:
@@ -84,7 +103,7 @@ def _stop_after(updates: int) -> Callable[[], bool]:
 def _spoil(trainer: Trainer, member: int) -> None:
     """Give one member weights that no training mends."""
     with torch.no_grad():
-        trainer.model.network.perceptrons[0][-1].weight[member] = math.nan
+        trainer.regressor.network.perceptrons[0][-1].weight[member] = math.nan
 
 
 # Members
@@ -124,7 +143,8 @@ def test_members_learn_what_each_would_learn_alone(
         **{"objective": objective, "schedule": schedule, "patience": 1000, **kind},
         member_groups=groups,
     )
-    before = {name: t.detach().clone() for name, t in trainer.model.network.state_dict().items()}
+    weights = trainer.regressor.network.state_dict()
+    before = {name: tensor.detach().clone() for name, tensor in weights.items()}
     data = trainer.groups[0].data
     orders = [torch.cat([g._epoch_order(epoch) for g in trainer.groups]) for epoch in range(3)]
     trainer.run()
@@ -159,7 +179,7 @@ def _last_weights(trainer: Trainer) -> dict[str, Tensor]:
     # With every validation better than the last, the best weights are the last ones.
     assert trainer.stopping.since_best.tolist() == [0, 0, 0]
     names = [f"perceptrons.0.{layer}.{part}" for layer in (0, 1) for part in ("weight", "bias")]
-    return {name: trainer.model.network.get_parameter(name).detach() for name in names}
+    return {name: trainer.regressor.network.get_parameter(name).detach() for name in names}
 
 
 def test_each_member_has_its_own_resample_and_order(make_trainer: MakeTrainer) -> None:
@@ -198,8 +218,8 @@ def test_a_member_that_diverges_takes_no_other_along(
     with pytest.raises(NumericalFailure, match="got none for members \\[1\\]"):
         sick.elites()
     assert all(math.isfinite(value) for entry in sick.history for value in entry.values())
-    for name, tensor in healthy.model.network.state_dict().items():
-        assert torch.equal(sick.model.network.state_dict()[name][[0, 2]], tensor[[0, 2]])
+    for name, tensor in healthy.regressor.network.state_dict().items():
+        assert torch.equal(sick.regressor.network.state_dict()[name][[0, 2]], tensor[[0, 2]])
 
 
 def test_elites_leave_a_member_that_diverged_behind(make_trainer: MakeTrainer) -> None:
@@ -240,16 +260,18 @@ def test_elites_are_the_best_in_validation_best_first(make_trainer: MakeTrainer)
 )
 def test_validation_measures_are_those_of_the_predictions_in_original_units(
     make_trainer: MakeTrainer,
+    make_spec: MakeSpec,
     make_transitions: MakeTransitions,
     objective: dict[str, Any],
     columns: dict[str, Any],
 ) -> None:
     trainer = make_trainer(validate_every=12, **objective, **columns)
-    reports: list[TrainingProgress] = []
-    trainer.run(on_progress=reports.append)
+    reports: list[Progress] = []
+    _run(trainer, on_progress=reports.append)
     data = make_transitions(40, seed=1)
-    prediction = trainer.model.predict(data.observation, data.action)
-    real = data.next_observation[:, list(trainer.model.spec.target_columns)]
+    model = _model(trainer, make_spec())
+    prediction = model.predict(data.observation, data.action)
+    real = data.next_observation[:, list(model.spec.target_columns)]
     for member in range(3):
         mean = prediction.member_means[member].double().numpy()
         covariance = prediction.members.covariance[member].double().numpy()
@@ -283,12 +305,12 @@ def test_train_measures_are_means_over_some_updates_since_the_last_validation(
     measured: list[list[int]],
 ) -> None:
     trainer = make_trainer(validate_every=validate_every, max_updates=27, **options)
-    reports: list[TrainingProgress] = []
+    reports: list[Progress] = []
     (group,) = trainer.groups
     nlls: list[list[float]] = []
     squares: list[list[float]] = []
     step = group._step
-    scale = trainer.model.target_scaler.std.double().numpy()
+    scale = trainer.regressor.target_scaler.std.double().numpy()
 
     def watched(rows: Tensor) -> None:
         with torch.no_grad():
@@ -308,7 +330,7 @@ def test_train_measures_are_means_over_some_updates_since_the_last_validation(
         step(rows)
 
     group._step = watched
-    trainer.run(on_progress=reports.append)
+    _run(trainer, on_progress=reports.append)
     assert len(nlls) == 27
     for report, updates in zip(reports, measured, strict=True):
         expected = np.mean([nlls[update] for update in updates], 0)
@@ -320,23 +342,13 @@ def test_train_measures_are_means_over_some_updates_since_the_last_validation(
         assert entry["train_rmse"] == pytest.approx(np.mean(report.train_rmse))
 
 
-def test_means_leave_out_members_that_diverged() -> None:
-    nan, inf = math.nan, math.inf
-    report = TrainingProgress(3, 1.0, [1, nan, 3], [1, 2, 3], [inf, 1, 2], [nan, nan, 5], stopped=0)
-    assert report.means() == {
-        "train_nll": 2, "train_rmse": 2, "validation_nll": 1.5, "validation_rmse": 5,
-    }  # fmt: skip
-    none = TrainingProgress(3, 1.0, [nan], [nan], [1], [1], stopped=0)
-    assert math.isnan(none.means()["train_nll"])
-
-
 def test_the_variance_of_mse_is_that_of_the_validation_residuals(
-    make_trainer: MakeTrainer, make_transitions: MakeTransitions
+    make_trainer: MakeTrainer, make_spec: MakeSpec, make_transitions: MakeTransitions
 ) -> None:
     trainer = make_trainer(objective="mse")
     trainer.run()
     data = make_transitions(40, seed=1)
-    prediction = trainer.model.predict(data.observation, data.action)
+    prediction = _model(trainer, make_spec()).predict(data.observation, data.action)
     residual = prediction.member_means - torch.from_numpy(data.next_observation)
     expected = residual.square().mean(1, keepdim=True).expand(-1, 40, -1)
     torch.testing.assert_close(prediction.member_variances.double(), expected, rtol=1e-4, atol=1e-6)
@@ -369,14 +381,14 @@ def test_each_member_ends_with_its_own_best_weights(
     measures: list[list[float]] = []
     weights: list[dict[str, Tensor]] = []
 
-    def watch(progress: TrainingProgress) -> None:
+    def watch(progress: Progress) -> None:
         measures.append(progress.validation_nll)
-        network = trainer.model.network
+        network = trainer.regressor.network
         weights.append({name: t.clone() for name, t in network.state_dict().items()})
         if select_by == "rmse":
             measures[-1] = trainer.groups[0].validate().squared_error.mean(1).tolist()
 
-    assert trainer.run(on_progress=watch)
+    assert _run(trainer, on_progress=watch)
     chosen = []
     for member in range(3):
         best = since = 0
@@ -385,7 +397,7 @@ def test_each_member_ends_with_its_own_best_weights(
                 best, since = (step, 0) if row[member] < measures[best][member] else (best, since)
                 since += step != best
         chosen.append(best)
-        for name, tensor in trainer.model.network.state_dict().items():
+        for name, tensor in trainer.regressor.network.state_dict().items():
             assert torch.equal(tensor[member], weights[best][name][member])
     assert len(set(chosen)) > 1, "the members must differ for this test to see anything"
 
@@ -393,7 +405,7 @@ def test_each_member_ends_with_its_own_best_weights(
 def test_training_ends_when_every_member_has_stopped(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(learning_rate=0.3, validate_every=1, patience=2, max_updates=1000)
     stopped: list[int] = []
-    assert trainer.run(on_progress=lambda progress: stopped.append(progress.stopped))
+    assert _run(trainer, on_progress=lambda progress: stopped.append(progress.stopped))
     assert trainer.update < 1000
     assert stopped[-1] == 3
     assert all(count < 3 for count in stopped[:-1])
@@ -425,21 +437,21 @@ def test_any_batch_size_with_any_number_of_members_and_transitions(
     assert trainer.update == 7
     assert [entry["update"] for entry in trainer.history][-1] == 7
     assert len(trainer.history) == math.ceil(7 / validate_every)
-    assert all(tensor.isfinite().all() for tensor in trainer.model.state_dict().values())
+    assert all(tensor.isfinite().all() for tensor in trainer.regressor.state_dict().values())
 
 
 def test_a_large_constant_means_the_same_in_training_and_in_use(
-    make_trainer: MakeTrainer, make_transitions: MakeTransitions
+    make_trainer: MakeTrainer, make_spec: MakeSpec, make_transitions: MakeTransitions
 ) -> None:
     """A time stamp in float64 is some hundred seconds off in float32."""
     parts = [make_transitions(40, seed) for seed in (0, 1)]
     for part in parts:
         part.observation[:, 1] = part.next_observation[:, 1] = 1_700_000_061.4
-    options = make_trainer(target_columns=(0, 2))
-    trainer = Trainer(options.config, options.model, *parts)
+    trainer = _trainer(make_trainer(target_columns=(0, 2)).config, make_spec(), *parts)
     assert not trainer.groups[0].data.inputs[:, 1].any()
     trainer.run()
-    prediction = trainer.model.predict(parts[1].observation, parts[1].action)
+    model = _model(trainer, make_spec())
+    prediction = model.predict(parts[1].observation, parts[1].action)
     error = prediction.member_means - torch.from_numpy(parts[1].next_observation[:, [0, 2]])
     rmse = float(error.square().mean((1, 2)).sqrt().mean())
     assert trainer.history[-1]["validation_rmse"] == pytest.approx(rmse, rel=1e-3)
@@ -449,18 +461,23 @@ def test_a_large_constant_means_the_same_in_training_and_in_use(
 @pytest.mark.parametrize("name", ["observation", "next_observation"])
 @pytest.mark.parametrize("place", [0, 1], ids=["train", "validation"])
 def test_data_that_are_not_finite_in_float32_are_refused(
-    make_trainer: MakeTrainer, make_transitions: MakeTransitions, bad: float, name: str, place: int
+    make_trainer: MakeTrainer,
+    make_spec: MakeSpec,
+    make_transitions: MakeTransitions,
+    bad: float,
+    name: str,
+    place: int,
 ) -> None:
     parts = [make_transitions(40, seed) for seed in (0, 1)]
     getattr(parts[place], name)[7, 1] = bad
-    trainer = make_trainer()
+    config = make_trainer().config
     with pytest.raises(CorruptData, match="expected finite transitions") as caught:
-        Trainer(trainer.config, trainer.model, *parts)
+        _trainer(config, make_spec(), *parts)
     assert "\n" not in str(caught.value)
 
 
 def test_constant_columns_do_not_hurt(
-    make_spec: Callable[..., ModelSpec], make_transitions: MakeTransitions
+    make_spec: MakeSpec, make_transitions: MakeTransitions
 ) -> None:
     """mbrl-lib's normaliser fails on a constant feature."""
     config = TrainConfig(
@@ -474,11 +491,10 @@ def test_constant_columns_do_not_hurt(
             array[:, 1] = 0.525
         data.action[:, 0] = 1e8
         parts.append(data)
-    spec = make_spec()
-    model = DynamicsModel(model_spec(config, spec.observation_space, spec.action_space))
-    trainer = Trainer(config, model, *parts)
+    trainer = _trainer(config, make_spec(), *parts)
     trainer.run()
-    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert all(tensor.isfinite().all() for tensor in trainer.regressor.state_dict().values())
+    model = _model(trainer, make_spec())
     prediction = model.predict(parts[1].observation, parts[1].action)
     assert (prediction.mean[:, 1] - 0.525).abs().max() < 0.1
     assert prediction.covariance.isfinite().all()
@@ -528,10 +544,10 @@ def test_a_run_stopped_after_any_update_goes_on_to_the_same_bits(
     for stop in stops:
         path = tmp_path / str(stop)
         stopped = make_trainer(**options)
-        assert not stopped.run(path, should_stop=_stop_after(stop))
+        assert not _run(stopped, path, should_stop=_stop_after(stop))
         assert stopped.update == stop
         resumed = make_trainer(**options)
-        assert resumed.run(path)
+        assert _run(resumed, path)
         assert _same(resumed, undisturbed), f"stopped after update {stop}"
 
 
@@ -548,13 +564,13 @@ def test_whether_to_stop_is_asked_now_and_then(
         asked.append(trainer.update)
         return False
 
-    assert trainer.run(should_stop=ask)
+    assert _run(trainer, should_stop=ask)
     assert asked == [1, 25, 40, 50, 60]
     stopped = make_trainer(**options)
-    assert not stopped.run(tmp_path / "c", should_stop=lambda: True)
+    assert not _run(stopped, tmp_path / "c", should_stop=lambda: True)
     assert stopped.update == 1
     resumed = make_trainer(**options)
-    assert resumed.run(tmp_path / "c")
+    assert _run(resumed, tmp_path / "c")
     assert _same(resumed, trainer)
 
 
@@ -576,7 +592,7 @@ def test_whether_to_stop_is_asked_in_time_however_slow_an_update_is(
         asked.append(trainer.update)
         return False
 
-    assert trainer.run(should_stop=ask)
+    assert _run(trainer, should_stop=ask)
     assert max(np.diff(asked)) <= 5
 
 
@@ -586,9 +602,9 @@ def test_a_run_stopped_after_every_update_ends_with_the_same_bits(
     undisturbed = make_trainer()
     undisturbed.run()
     for _ in range(undisturbed.update):
-        assert not make_trainer().run(tmp_path / "c", should_stop=lambda: True)
+        assert not _run(make_trainer(), tmp_path / "c", should_stop=lambda: True)
     resumed = make_trainer()
-    assert resumed.run(tmp_path / "c", should_stop=lambda: True)
+    assert _run(resumed, tmp_path / "c", should_stop=lambda: True)
     assert _same(resumed, undisturbed)
 
 
@@ -606,15 +622,15 @@ def test_a_run_cut_off_goes_on_from_its_last_checkpoint(
     class PowerCut(Exception):
         pass
 
-    def cut(progress: TrainingProgress) -> None:
+    def cut(progress: Progress) -> None:
         if progress.update == 9:
             raise PowerCut
 
     with pytest.raises(PowerCut):
-        make_trainer(**options).run(tmp_path / "c", cut)
+        _run(make_trainer(**options), tmp_path / "c", on_progress=cut)
     assert load_state(tmp_path / "c")[1]["update"] == checkpoint_every * (8 // checkpoint_every)
     resumed = make_trainer(**options)
-    assert resumed.run(tmp_path / "c")
+    assert _run(resumed, tmp_path / "c")
     assert _same(resumed, undisturbed), where
 
 
@@ -622,15 +638,15 @@ def test_a_finished_checkpoint_gives_the_same_model_at_once(
     make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
     undisturbed = make_trainer(checkpoint_every=5)
-    undisturbed.run(tmp_path / "c")
+    _run(undisturbed, tmp_path / "c")
     resumed = make_trainer(checkpoint_every=5)
-    assert resumed.run(tmp_path / "c", on_progress=lambda _: pytest.fail("it trained"))
+    assert _run(resumed, tmp_path / "c", on_progress=lambda _: pytest.fail("it trained"))
     assert _same(resumed, undisturbed)
 
 
 @pytest.fixture
 def checkpoint(make_trainer: MakeTrainer, tmp_path: Path) -> Path:
-    make_trainer().run(tmp_path / "c", should_stop=_stop_after(5))
+    _run(make_trainer(), tmp_path / "c", should_stop=_stop_after(5))
     return tmp_path / "c"
 
 
@@ -638,13 +654,13 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     make_trainer: MakeTrainer, checkpoint: Path
 ) -> None:
     with pytest.raises(InvalidInput, match="got another beta, seed; change it back"):
-        make_trainer(beta=0.25, seed=7).run(checkpoint)
-    assert make_trainer(resume=True, device="cpu").run(checkpoint)
+        _run(make_trainer(beta=0.25, seed=7), checkpoint)
+    assert _run(make_trainer(resume=True, device="cpu"), checkpoint)
 
 
 def test_a_checkpoint_of_other_data_is_refused(make_trainer: MakeTrainer, checkpoint: Path) -> None:
     with pytest.raises(InvalidInput, match="got another data; change it back"):
-        make_trainer(transitions=37).run(checkpoint)
+        _run(make_trainer(transitions=37), checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -668,18 +684,18 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(
     change(tensors, state)
     save_state(checkpoint, tensors, state)
     with pytest.raises(CorruptData, match="delete it to start over") as caught:
-        make_trainer().run(checkpoint)
+        _run(make_trainer(), checkpoint)
     assert "\n" not in str(caught.value)
 
 
 def test_a_truncated_checkpoint_is_refused(make_trainer: MakeTrainer, checkpoint: Path) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
     with pytest.raises(CorruptData, match="delete it to start over"):
-        make_trainer().run(checkpoint)
+        _run(make_trainer(), checkpoint)
 
 
 def test_another_file_of_tensors_is_refused(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     save_file({"totals": torch.zeros(2)}, tmp_path / "c")
     assert load_file(tmp_path / "c")
     with pytest.raises(CorruptData):
-        make_trainer().run(tmp_path / "c")
+        _run(make_trainer(), tmp_path / "c")

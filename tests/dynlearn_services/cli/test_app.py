@@ -17,7 +17,7 @@ from dynlearn.data.writer import EpisodeWriter
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.training.dataset import model_spec
+from dynlearn.training.fit import model_spec
 from dynlearn_services.cli.app import run
 from dynlearn_services.cli.train import TRAIN_SECTIONS
 

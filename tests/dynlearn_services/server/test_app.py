@@ -53,8 +53,8 @@ def registry(tmp_path_factory, make_model, model, discrete_model):
     registry.publish("walk", discrete_model.save)
     broken = make_model(model.spec.action_space, (0, 1, 2, 3, 4))
     with torch.no_grad():
-        broken.network.perceptrons[0][-1].bias.fill_(3e38)
-        broken.target_scaler.std.fill_(100)
+        broken.regressor.network.perceptrons[0][-1].bias.fill_(3e38)
+        broken.regressor.target_scaler.std.fill_(100)
     registry.publish("broken", broken.save)
     return registry
 

@@ -1,6 +1,5 @@
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from dynlearn.config import TrainConfig
 from dynlearn.data.transitions import Transitions
 from dynlearn.errors import InvalidInput, Unavailable
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.training.dataset import TrainedModel, fit, model_spec
-from dynlearn.training.trainer import TrainingProgress
+from dynlearn.training.fit import TrainedModel, fit, model_spec
+from dynlearn.training.hooks import Hooks
+from dynlearn.training.progress import Progress
 from dynlearn_services.training.remote_group import RemoteGroup, remote_groups
 
 OBSERVATIONS = ObservationSpace(observation=BoxSpace(low=(-np.inf,) * 2, high=(np.inf,) * 2))
@@ -45,22 +45,15 @@ def _config(**options: Any) -> TrainConfig:
     )
 
 
-def _train(
-    config: TrainConfig,
-    checkpoint: Path | None = None,
-    on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
-    **options: Any,
-) -> TrainedModel:
+def _train(config: TrainConfig, checkpoint: Path | None = None, **hooks: Any) -> TrainedModel:
     spec = model_spec(config, OBSERVATIONS, ACTIONS)
-    trained = fit(
-        config, spec, _transitions(0), _transitions(1), checkpoint, on_progress, **options
-    )
+    trained = fit(config, spec, _transitions(0), _transitions(1), Hooks(checkpoint, **hooks))
     assert trained is not None
     return trained
 
 
 def _same(first: TrainedModel, second: TrainedModel) -> bool:
-    one, other = first.model.state_dict(), second.model.state_dict()
+    one, other = first.model.regressor.state_dict(), second.model.regressor.state_dict()
     return (
         first.history == second.history
         and one.keys() == other.keys()
@@ -82,13 +75,13 @@ def test_members_split_over_workers_that_are_killed_end_as_the_ensemble_trained_
 
     monkeypatch.setattr(RemoteGroup, "__init__", remember)
 
-    def kill(progress: TrainingProgress) -> None:
+    def kill(progress: Progress) -> None:
         # Between the checkpoints at 25 and 50.
         if progress.update == 40:
             os.kill(made[0].process(), signal.SIGKILL)
 
     with remote_groups(config) as make_group:
-        apart = _train(config, tmp_path / "apart", kill, make_group=make_group)
+        apart = _train(config, tmp_path / "apart", on_progress=kill, make_group=make_group)
     whole = _train(config.model_copy(update={"workers": 1}), tmp_path / "whole")
     assert _same(whole, apart)
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "apart").read_bytes()
@@ -105,9 +98,7 @@ def test_a_run_begun_in_workers_goes_on_here(tmp_path: Path) -> None:
             spec,
             _transitions(0),
             _transitions(1),
-            tmp_path / "checkpoint",
-            should_stop=lambda: next(stop),
-            make_group=make_group,
+            Hooks(tmp_path / "checkpoint", should_stop=lambda: next(stop), make_group=make_group),
         )
     assert ended is None
     here = config.model_copy(update={"workers": 1})

@@ -92,7 +92,7 @@ class LoadedModel:
         self.model = model
         self.reward = reward
         self.last_used = time.monotonic()
-        self.size = sum(tensor.nbytes for tensor in model.state_dict().values())
+        self.size = model.regressor.nbytes
         self._shapes = _output_shapes(model)
         if reward is not None:
             self.size += reward.nbytes
@@ -189,10 +189,8 @@ class LoadedModel:
             InvalidInput: one is so far away that no answer can be expected of the model.
         """
         columns = list(self.model.spec.observation_columns)
-        mean, std = (
-            values[: len(columns)].cpu().numpy()
-            for values in (self.model.input_scaler.mean, self.model.input_scaler.std)
-        )
+        scaler = self.model.regressor.input_scaler
+        mean, std = (values[: len(columns)].cpu().numpy() for values in (scaler.mean, scaler.std))
         with np.errstate(over="ignore"):
             farthest = np.abs((observation[:, columns] - mean) / std).max()
         away = {"observation": farthest}

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from dynlearn.client import DynamicsClient
-from dynlearn.config import ServeConfig, TrainConfig
+from dynlearn.config import ServeConfig
 from dynlearn.errors import InvalidInput
 from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.models.reward import LearnedReward, reward_spec
 from dynlearn.models.spec import ModelSpec
 from dynlearn.planning.remote import RemoteDynamics
@@ -36,18 +37,17 @@ def slide_model(action_space, targets=(0, 1, 2, 3)):
         hidden=(16,),
     )
     model = DynamicsModel(spec)
-    model.network.initialize("lecun_uniform", [torch.Generator().manual_seed(i) for i in range(3)])
-    return model.eval()
+    generators = [torch.Generator().manual_seed(member) for member in range(3)]
+    model.regressor.network.initialize("lecun_uniform", generators)
+    return model
 
 
 def slide_reward():
     """What a slide is worth to a goal of one column, by random weights."""
-    box = BoxSpace(low=(-1,), high=(1,))
-    config = TrainConfig(dataset="none", model="none", hidden=(8,))
-    model = DynamicsModel(reward_spec(config, 10, box))
-    model.network.initialize("lecun_uniform", [torch.Generator().manual_seed(0)])
-    model.input_scaler.std.fill_(0.1)
-    return LearnedReward(model.eval(), 4)
+    regressor = EnsembleRegressor(reward_spec(10, (8,), "silu"))
+    regressor.network.initialize("lecun_uniform", [torch.Generator().manual_seed(0)])
+    regressor.input_scaler.std.fill_(0.1)
+    return LearnedReward(regressor, observation_size=4, action_size=1)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +58,13 @@ def registry(tmp_path_factory):
     registry.publish("part", slide_model(BoxSpace(low=(-1,), high=(1,)), (2,)).save)
     wild = slide_model(BoxSpace(low=(-1,), high=(1,)))
     with torch.no_grad():
-        wild.network.perceptrons[0][-1].bias.fill_(3e38)
-        wild.target_scaler.std.fill_(100)
+        wild.regressor.network.perceptrons[0][-1].bias.fill_(3e38)
+        wild.regressor.target_scaler.std.fill_(100)
     registry.publish("wild", wild.save)
     growing = slide_model(BoxSpace(low=(-1,), high=(1,)))
     with torch.no_grad():
-        growing.network.perceptrons[0][-1].bias.fill_(5)
-        growing.target_scaler.std.fill_(1e36)
+        growing.regressor.network.perceptrons[0][-1].bias.fill_(5)
+        growing.regressor.target_scaler.std.fill_(1e36)
     registry.publish("growing", growing.save)
 
     def with_reward(folder):

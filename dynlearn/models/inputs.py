@@ -1,0 +1,99 @@
+"""What callers give a model, as tensors.
+
+Shapes: B rows, O observation, A action, ``...`` any batch dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynlearn.errors import InvalidInput
+from dynlearn.models.spec import ModelSpec
+from dynlearn.spaces import ActionSpace, DiscreteSpace
+
+
+def as_tensor(values: Any, device: torch.device) -> Tensor:
+    """Return an array or a tensor in float32 on a device.
+
+    Raises:
+        InvalidInput: the values are not numbers, or rows differ in length.
+    """
+    try:
+        if isinstance(values, np.ndarray):
+            # Torch takes neither read-only nor reversed nor big-endian arrays.
+            values = np.require(values, np.float32, ["C", "W"])
+        return torch.as_tensor(values, dtype=torch.float32, device=device)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"expected an array of numbers, got {error}") from error
+
+
+def encode_actions(space: ActionSpace, actions: Any) -> Any:
+    """Return integers of a discrete space one-hot, and anything else as it is.
+
+    Raises:
+        InvalidInput: an integer is not of the space.
+    """
+    if not isinstance(space, DiscreteSpace):
+        return actions
+    actions = np.asarray(actions.cpu() if isinstance(actions, Tensor) else actions)
+    return space.one_hot(actions) if np.issubdtype(actions.dtype, np.integer) else actions
+
+
+def check_columns(spec: ModelSpec, observation: Tensor, action: Tensor) -> None:
+    """Check that both are [..., columns of the spec].
+
+    Raises:
+        InvalidInput: they are not.
+    """
+    _check_columns(spec, observation, action, "...")
+
+
+def check_rows(
+    spec: ModelSpec, observation: Any, action: Any, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return observations [B, O] and encoded actions [B, A] as tensors on a device.
+
+    Raises:
+        InvalidInput: a shape is wrong, or they are not numbers.
+    """
+    observation = as_tensor(observation, device)
+    action = as_tensor(encode_actions(spec.action_space, action), device)
+    _check_columns(spec, observation, action, "rows")
+    if len(observation) != len(action):
+        raise InvalidInput(
+            f"expected as many actions as observations, got {len(action)} actions "
+            f"and {len(observation)} observations"
+        )
+    return observation, action
+
+
+def check_member(member: Any, rows: int, members: int, device: torch.device) -> Tensor:
+    """Return which of so many members answers each row [B], as integers on a device.
+
+    Raises:
+        InvalidInput: there are not as many as rows, or there is no such member.
+    """
+    if isinstance(member, np.ndarray):
+        member = np.require(member, requirements=["C", "W"])
+    chosen = torch.as_tensor(member, dtype=torch.int64, device=device)
+    if chosen.shape != (rows,):
+        raise InvalidInput(f"member: expected shape [{rows}], got {list(chosen.shape)}")
+    if not ((chosen >= 0) & (chosen < members)).all():
+        raise InvalidInput(
+            f"member: expected 0 to {members - 1}, got {chosen.min()} to {chosen.max()}"
+        )
+    return chosen
+
+
+def _check_columns(spec: ModelSpec, observation: Tensor, action: Tensor, rows: str) -> None:
+    for name, tensor, size in (
+        ("observation", observation, spec.observation_size),
+        ("action", action, spec.action_size),
+    ):
+        wrong_rank = rows == "rows" and tensor.dim() != 2
+        if not tensor.dim() or tensor.shape[-1] != size or wrong_rank:
+            raise InvalidInput(f"{name}: expected shape [{rows}, {size}], got {list(tensor.shape)}")

@@ -1,0 +1,102 @@
+"""How the reward is fitted beside the dynamics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from dynlearn.config import TrainConfig
+from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.transitions import judged_transitions
+from dynlearn.errors import CorruptData, NumericalFailure
+from dynlearn.models.reward import LearnedReward, reward_spec
+from dynlearn.spaces import ActionSpace
+from dynlearn.training.fit import fit_regressor
+from dynlearn.training.hooks import Hooks
+from dynlearn.training.member_group import MemberGroup
+from dynlearn.training.progress import Progress
+from dynlearn.training.training_data import Samples
+
+# What a reward's fit has in common with that of the dynamics.
+_SHARED = {
+    "dataset",
+    "model",
+    "hidden",
+    "activation",
+    "initialization",
+    "learning_rate",
+    "schedule",
+    "batch_size",
+    "precision",
+    "max_updates",
+    "validate_every",
+    "patience",
+    "validation_share",
+    "test_share",
+    "checkpoint_every",
+    "device",
+    "seed",
+}
+
+
+def fit_reward(
+    config: TrainConfig,
+    train: EpisodeTable,
+    validation: EpisodeTable,
+    action_space: ActionSpace,
+    hooks: Hooks | None = None,
+) -> LearnedReward | None:
+    """Fit the reward beside the dynamics of a configuration; None where ``should_stop`` ended it.
+
+    Args:
+        config: of the dynamics.
+        train: to learn from.
+        validation: to select on.
+        action_space: of the actions.
+        hooks: of the dynamics; the one member of the reward trains here, and saves into
+            `reward_checkpoint`.
+
+    Raises:
+        InvalidInput: the actions are not of the space.
+        CorruptData: a value is not finite.
+        NumericalFailure: training diverged.
+    """
+    config = reward_config(config)
+    training, selection = (_samples(table, action_space) for table in (train, validation))
+    spec = reward_spec(training.inputs.shape[1], config.hidden, config.activation)
+    try:
+        fitted = fit_regressor(config, spec, training, selection, _of_reward(hooks or Hooks()))
+    except (CorruptData, NumericalFailure) as error:
+        raise type(error)(f"the reward: {error}") from error
+    if fitted is None:
+        return None
+    return LearnedReward(fitted.regressor, train.observations.shape[1], action_space.size)
+
+
+def reward_config(config: TrainConfig) -> TrainConfig:
+    """Return how the reward beside a dynamics model is fitted: least squares, on all data."""
+    return TrainConfig(
+        **config.model_dump(include=_SHARED),
+        objective="mse",
+        members=1,
+        bootstrap=False,
+        select_by="rmse",
+    )
+
+
+def reward_checkpoint(checkpoint: Path) -> Path:
+    """Return where the fit of the reward saves, beside that of the dynamics."""
+    return checkpoint.with_stem(f"{checkpoint.stem}-reward")
+
+
+def _samples(table: EpisodeTable, action_space: ActionSpace) -> Samples:
+    judged = judged_transitions(table, action_space)
+    return Samples(judged.inputs, judged.reward[:, None])
+
+
+def _of_reward(hooks: Hooks) -> Hooks:
+    def report(progress: Progress) -> None:
+        hooks.on_progress(replace(progress, part="reward"))
+
+    checkpoint = None if hooks.checkpoint is None else reward_checkpoint(hooks.checkpoint)
+    return replace(hooks, checkpoint=checkpoint, on_progress=report, make_group=MemberGroup)

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dynlearn.config import TrainConfig
+from dynlearn.data.episodes import Episode
+from dynlearn.data.header import DatasetHeader
+from dynlearn.data.writer import EpisodeWriter
+from dynlearn.errors import InvalidInput
+from dynlearn.models.published import load_published
+from dynlearn.spaces import BoxSpace, ObservationSpace
+from dynlearn.training.hooks import Hooks
+from dynlearn.training.progress import Progress
+from dynlearn_services.home import Home
+from dynlearn_services.training.run import TrainingStopped, run_training
+
+CONFIG = TrainConfig(
+    dataset="walk", model="walk", members=2, hidden=(8,), max_updates=20, validate_every=10,
+    learn_reward=True, device="cpu",
+)  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home with a dataset: a point on a line, rewarded for being far to the right."""
+    home = Home(tmp_path)
+    header = DatasetHeader(
+        environment="elsewhere/Walk-v0",
+        versions={},
+        observation_space=ObservationSpace(observation=BoxSpace(low=(-np.inf,), high=(np.inf,))),
+        action_space=BoxSpace(low=(-1,), high=(1,)),
+        policy="random",
+        config={},
+        planned=10,
+        episodes_per_shard=10,
+    )
+    writer = EpisodeWriter.create(str(home.dataset("walk")), header)
+    episodes = []
+    for index in range(10):
+        action = np.random.default_rng(index).uniform(-1, 1, (6, 1)).astype(np.float32)
+        place = np.concatenate([np.zeros((1, 1)), np.cumsum(action, 0)]).astype(np.float32)
+        episodes.append(
+            Episode(
+                index=index,
+                seed=index,
+                observations=place,
+                actions=action,
+                rewards=place[1:, 0].astype(np.float64),
+                terminated=np.zeros(6, dtype=bool),
+                truncated=np.arange(6) == 5,
+            )
+        )
+    writer.append(episodes)
+    writer.finish()
+    return home
+
+
+def test_a_run_tells_its_hooks_and_tensorboard_and_publishes(home: Home) -> None:
+    told: list[Progress] = []
+    version, metrics = run_training(CONFIG, home, Hooks(on_progress=told.append))
+    assert [(now.part, now.update, now.updates) for now in told] == [
+        ("reward", 10, 20), ("reward", 20, 20), ("dynamics", 10, 20), ("dynamics", 20, 20),
+    ]  # fmt: skip
+    model, reward = load_published(version.folder)
+    assert (model.members, metrics.episodes) == (2, 1)
+    assert reward is not None
+    run = home.run("walk")
+    assert [path.name for path in run.iterdir()] == ["tensorboard"]
+    log = EventAccumulator(str(run / "tensorboard"))
+    log.Reload()
+    for member in range(2):
+        events = log.Scalars(f"validation/nll/member_{member}")
+        values = [now.validation_nll[member] for now in told[2:]]
+        assert [event.step for event in events] == [10, 20]
+        assert [event.value for event in events] == pytest.approx(values, rel=1e-6)
+    rewards = log.Scalars("reward/train/rmse/member_0")
+    assert [event.value for event in rewards] == pytest.approx(
+        [now.train_rmse[0] for now in told[:2]], rel=1e-6
+    )
+
+
+def test_a_hook_that_ends_a_run_leaves_one_that_goes_on_to_the_same(home: Home) -> None:
+    told: list[Progress] = []
+    until_the_dynamics = Hooks(
+        on_progress=told.append, should_stop=lambda: told[-1:] and told[-1].part == "dynamics"
+    )
+    with pytest.raises(TrainingStopped, match=r"stopped; go on with .* --resume"):
+        run_training(CONFIG, home, until_the_dynamics)
+    with pytest.raises(InvalidInput, match="expected no run of model walk that was cut off"):
+        run_training(CONFIG, home)
+    resumed, _ = run_training(CONFIG.model_copy(update={"resume": True}), home)
+    whole, _ = run_training(CONFIG, home)
+    for file in ("model.safetensors", "reward/model.safetensors"):
+        assert (resumed.folder / file).read_bytes() == (whole.folder / file).read_bytes()
