@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
 from dynlearn.errors import DynlearnError, InvalidInput, Unavailable, describe_fault
-from dynlearn.protocol.metadata import ModelMetadata
-from dynlearn_services.server.calls.rollouts import known_rewards
+from dynlearn.protocol.metadata import Limits, ModelMetadata
+from dynlearn_services.server.calls.rewards import known_rewards
 from dynlearn_services.server.http.access import PAGE_FILES, Guard
 from dynlearn_services.server.http.bodies import read_body
 from dynlearn_services.server.http.errors import handle_error
 from dynlearn_services.server.models.loaded_model import LoadedModel
+from dynlearn_services.server.models.metadata import describe
 from dynlearn_services.server.routes.openapi import REFERENCE, complete
 from dynlearn_services.server.routes.tensors import TensorRoutes
 from dynlearn_services.server.service import Service
@@ -51,11 +52,7 @@ def create_app(service: Service) -> FastAPI:
     async def find(name: str) -> LoadedModel:
         return service.models.find(name)
 
-    async def find_version(name: str, version: str) -> LoadedModel:
-        found = service.models.find_loaded(name, version)
-        if found is None:
-            found = await asyncio.to_thread(service.models.load_version, name, version)
-        return found
+    find_version = service.models.find_version
 
     for finder, path in (
         (find, "/models/{name}"),
@@ -151,7 +148,12 @@ def _model_routes(find: Callable[..., Awaitable[LoadedModel]], service: Service)
         versions = await asyncio.to_thread(service.models.versions, model.name)
         # Pydantic's own JSON: FastAPI's turns the infinite bounds of actions into null.
         rewards = known_rewards(service.tasks, model.model.spec)
-        content = model.metadata(versions, rewards).model_dump_json()
+        limits = Limits(
+            max_rows=service.config.max_rows,
+            max_body_bytes=service.config.max_body_bytes,
+            max_answer_bytes=service.config.max_answer_bytes,
+        )
+        content = describe(model, versions, rewards, limits).model_dump_json()
         return Response(content, media_type="application/json")
 
     @routes.get("/ready")

@@ -103,7 +103,7 @@ class TensorRoutes:
         self, kind: _Kind, name: str, model_name: str, version: str | None, request: Request
     ) -> Response:
         began = time.perf_counter()
-        model = await self._find(model_name, version)
+        model = await self._service.models.find_version(model_name, version)
         outcome = "500"
         try:
             with self._service.budget.share() as take:
@@ -123,15 +123,6 @@ class TensorRoutes:
             seconds = time.perf_counter() - began
             self._service.metrics.observe_request(model.name, model.version, name, outcome, seconds)
         return await _respond(message, request)
-
-    async def _find(self, name: str, version: str | None) -> LoadedModel:
-        models = self._service.models
-        if version is None:
-            return models.find(name)
-        found = models.find_loaded(name, version)
-        if found is None:
-            found = await asyncio.to_thread(models.load_version, name, version)
-        return found
 
 
 async def _while_connected(answer: Awaitable[Message], request: Request) -> Message:

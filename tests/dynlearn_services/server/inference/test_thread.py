@@ -9,8 +9,8 @@ import torch
 
 from dynlearn.errors import DeadlineExceeded, Unavailable
 from dynlearn.protocol.names import OUTPUTS
-from dynlearn_services.server.calls.checks import Inputs
 from dynlearn_services.server.inference.thread import Inference
+from dynlearn_services.server.models.inputs import Inputs
 from dynlearn_services.server.models.loaded_model import LoadedModel
 
 MEAN, MEMBERS = OUTPUTS["mean"], OUTPUTS["member_means"]
