@@ -1,10 +1,11 @@
 """Chunks of imagined trajectories on threads, in turns between which other work may go."""
 
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from dynlearn.compute import torch_threads
 
 # Enough rows for Python's part in a step to be small, and few enough to come back in good time to
 # whatever else waits for the thread.
@@ -38,14 +39,10 @@ def in_turns(
             imagine(call)
             yield
         return
-    try:
-        with ThreadPoolExecutor(threads, "rollout", torch.set_num_threads, (1,)) as pool:
-            for i in range(0, len(calls), threads):
-                list(pool.map(torch.inference_mode()(imagine), calls[i : i + threads]))
-                yield
-    finally:
-        # A thread's own number is also what later threads begin with.
-        torch.set_num_threads(threads)
+    with torch_threads(threads, "rollout") as pool:
+        for i in range(0, len(calls), threads):
+            list(pool.map(torch.inference_mode()(imagine), calls[i : i + threads]))
+            yield
 
 
 def _calls(chunks: int, on_threads: bool) -> list[range]:

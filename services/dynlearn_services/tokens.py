@@ -20,7 +20,9 @@ from dynlearn.storage.files import check_name, read_json, write_bytes
 
 Role = Literal["read", "write", "admin"]
 
-_RANKS: dict[Role, int] = {"read": 0, "write": 1, "admin": 2}
+ROLES: tuple[Role, ...] = ("read", "write", "admin")
+"""From the least to the greatest."""
+
 _PREFIX = "dynlearn_"
 _LOOK_EVERY = 1.0
 
@@ -124,7 +126,7 @@ class Tokens:
                 "Authorization: expected Bearer and a token of this server; "
                 "make one with `dynlearn tokens create`"
             )
-        if _RANKS[found.role] < _RANKS[role]:
+        if ROLES.index(found.role) < ROLES.index(role):
             raise Forbidden(f"expected a token with role {role}, got one with role {found.role}")
         return found.name
 

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 
 from dynlearn.client import DynamicsClient
 from dynlearn.compute import pick_device
-from dynlearn.config import PlanConfig, PlannerConfig, ServeConfig
+from dynlearn.config import PlanConfig, PlannerConfig
 from dynlearn.errors import InvalidInput
-from dynlearn.models.dynamics import DynamicsModel
-from dynlearn.models.reward import LearnedReward
+from dynlearn.models.published import load_published
 from dynlearn.planning import Estimator
 from dynlearn.planning.remote import RemoteDynamics
 from dynlearn.registry import Registry
@@ -21,7 +20,6 @@ from dynlearn_services.home import Home
 
 Spaces = tuple[ObservationSpace, ActionSpace]
 
-_MOST_ROWS = ServeConfig.model_fields["max_rows"].default
 # For all candidates of an iteration at once.
 _SECONDS = 600.0
 
@@ -67,17 +65,17 @@ def open_estimator(
 
 def _local(config: PlanConfig, home: Home, task: Task, spaces: Spaces) -> tuple[Estimator, str]:
     version = Registry(home.models).resolve(config.model)
-    version.verify()
-    model = DynamicsModel.load(version.folder, pick_device(config.device), config.precision)
+    model, learned = load_published(version.folder, pick_device(config.device), config.precision)
     _require_same_spaces(config.env, spaces, model.spec.observation_size, model.spec.action_space)
     model.require_full_state()
-    learned = LearnedReward.load(version.folder, model) if config.reward == LEARNED else None
-    if config.reward == LEARNED and learned is None:
+    if config.reward != LEARNED:
+        return estimator_of(config, model, task.reward(config.reward)), version.version
+    if learned is None:
         raise InvalidInput(
             f"reward: expected a model that has learned one, got {config.model}; train one with "
             "--learn-reward"
         )
-    return estimator_of(config, model, learned or task.reward(config.reward)), version.version
+    return estimator_of(config, model, learned), version.version
 
 
 def _served(
@@ -88,9 +86,10 @@ def _served(
     name = config.reward or next(iter(task.rewards))
     is_known = name in spec.rewards.get(config.env, ())
     rows = config.episodes * config.candidates * config.particles
+    fits = spec.limits is None or rows <= spec.limits.max_rows
     # Else it is judged here, step by step: one of a task that is installed only here, or of more
     # rows than the server takes at once.
-    is_judged_there = name == LEARNED or (is_known and rows <= _MOST_ROWS)
+    is_judged_there = name == LEARNED or (is_known and fits)
     reward = name if is_judged_there else task.reward(name)
     return estimator_of(config, RemoteDynamics(client, config.env), reward), spec.version
 

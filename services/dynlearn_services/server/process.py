@@ -1,7 +1,6 @@
 """The server as a process: its socket, its thread, and how it starts and ends."""
 
 import math
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,12 +13,12 @@ from dynlearn_services.server.address import listen, required_tokens, url_of
 from dynlearn_services.server.app import create_app
 from dynlearn_services.server.replicas import running_replicas
 from dynlearn_services.server.service import Service
+from dynlearn_services.signals import stop_signals
 from dynlearn_services.tokens import Tokens
 
 # Clients drop an idle connection after a few seconds; the server must be the more patient, or a
 # request meets a closed connection.
 _KEEP_ALIVE_SECONDS = 75
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(
@@ -41,8 +40,7 @@ def serve(
         NotFound: there is no such model.
         Unavailable: replicas are asked for, and do not start.
     """
-    stop = threading.Event()
-    with _set_on_signals(stop), _serving(config, registry_root, tokens) as (url, is_alive):
+    with stop_signals() as stop, _serving(config, registry_root, tokens) as (url, is_alive):
         if on_ready is not None:
             on_ready(url)
         while is_alive() and not stop.wait(timeout=1):
@@ -103,24 +101,3 @@ def _running(
                 service.is_draining = True
                 server.should_exit = True
                 thread.join()
-
-
-@contextmanager
-def _set_on_signals(event: threading.Event) -> Iterator[None]:
-    """Set ``event`` at the first stop signal; a second one acts as it did before."""
-    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def stop(*_: object) -> None:
-        restore()
-        event.set()
-
-    for number in _STOP_SIGNALS:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        restore()

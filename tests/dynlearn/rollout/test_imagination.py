@@ -133,8 +133,8 @@ def _rows_of(answers: Tensor, answer: Tensor) -> Tensor:
 def wide_model(make_model: MakeModel) -> DynamicsModel:
     """Of 28 columns, whose states and returns stay of the size of one."""
     model = make_model(observations=28, actions=4, members=5, hidden=(16, 16))
-    model.network.perceptrons[0][-1].weight.data.mul_(0.02)
-    for scaler in (model.input_scaler, model.target_scaler):
+    model.regressor.network.perceptrons[0][-1].weight.data.mul_(0.02)
+    for scaler in (model.regressor.input_scaler, model.regressor.target_scaler):
         scaler.mean.zero_()
         scaler.std.fill_(1)
     return model

@@ -1,6 +1,5 @@
 """One form for every error: ``{"error": text}`` with the right status."""
 
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,8 +18,6 @@ def answer_error(method: str, path: str, error: Exception) -> JSONResponse:
     elif isinstance(error, HTTPException):
         status, headers = error.status_code, dict(error.headers or {})
         message = f"{error.detail}: {method} {path}; see /openapi.json"
-    elif isinstance(error, RequestValidationError):
-        status, message = 400, "expected a request as described in /openapi.json"
     if status == Unavailable.http_status:
         headers["Retry-After"] = _RETRY_SECONDS
     if status == Unauthorized.http_status:

@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, Unavailable
+from dynlearn.protocol.metadata import Limits
 from dynlearn.registry import Registry
 from dynlearn_services.server.models import memory
 from dynlearn_services.server.models.loaded_model import LoadedModel
+from dynlearn_services.server.models.metadata import describe
 from dynlearn_services.server.models.served_models import ServedModels
 
+LIMITS = Limits(max_rows=1, max_body_bytes=1, max_answer_bytes=1)
 LIMIT = 1.0
 
 
@@ -58,7 +61,7 @@ def test_models_predict_in_the_precision_asked_for(arm, metrics):
     models.open(LoadedModel.warm_up)
     for loaded in (models.find("arm"), models.load_version("arm", "1")):
         assert loaded.model.precision == "bfloat16"
-        assert loaded.metadata([], {}).parameters.precision == "bfloat16"
+        assert describe(loaded, [], {}, LIMITS).parameters.precision == "bfloat16"
     models.close()
 
 

@@ -1,0 +1,74 @@
+"""The repository of models: what is there, and what is served of it."""
+
+import asyncio
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dynlearn.errors import InvalidInput, describe_fault
+from dynlearn_services.server.http.answers import Nothing, answer_json, answer_list
+from dynlearn_services.server.http.bodies import read_body
+from dynlearn_services.server.service import Service
+
+
+class IndexRequest(BaseModel):
+    """What to list of the repository."""
+
+    model_config = ConfigDict(strict=True)
+
+    ready: bool = False
+
+
+class VersionDocument(BaseModel):
+    """A version in the repository's index."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+async def index(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
+    """List all versions of all models, or those in memory where `ready` is true.
+
+    Raises:
+        InvalidInput: the body is something else.
+        TooLarge: it is larger than bodies may be.
+    """
+    with service.budget.share() as take:
+        body = await read_body(request, service.config.max_body_bytes, take)
+    try:
+        wanted = IndexRequest.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        raise InvalidInput(describe_fault(error, "body")) from error
+    states = await asyncio.to_thread(service.models.index)
+    return answer_list(
+        [
+            VersionDocument(**vars(state))
+            for state in states
+            if state.state == "READY" or not wanted.ready
+        ]
+    )
+
+
+async def load(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
+    """Serve a model's champion.
+
+    Raises:
+        NotFound: there is no such model.
+        CorruptData: the version is truncated or altered.
+    """
+    await asyncio.to_thread(service.models.load, parts["name"])
+    return answer_json(Nothing())
+
+
+async def unload(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
+    """Serve a model no more.
+
+    Raises:
+        NotFound: no model of this name is served.
+    """
+    await asyncio.to_thread(service.models.unload, parts["name"])
+    return answer_json(Nothing())
