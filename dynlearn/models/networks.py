@@ -124,14 +124,12 @@ class EnsemblePerceptron(nn.Sequential):
         places = features.new_empty(2, members * most * widest)
         mapped = features.new_empty(members, rows, last.weight.shape[2])
         for first in range(0, rows, most):
-            piece, out = features[:, first : first + most], mapped[:, first : first + most]
+            piece = features[:, first : first + most]
             for index, layer in enumerate(hidden):
                 shape = members, piece.shape[1], layer.weight.shape[2]
                 place = places[index % 2, : math.prod(shape)].view(shape)
                 piece = activate(layer(piece, place))
-            found = last(piece, out)
-            if found is not out:
-                out.copy_(found)
+            mapped[:, first : first + most] = last(piece)
         return mapped
 
 

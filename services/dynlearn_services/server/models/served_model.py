@@ -1,10 +1,15 @@
 """One name that is served: the version that answers by default, and the others in memory."""
 
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from dynlearn.errors import DynlearnError, InvalidInput
+from dynlearn.registry import ModelVersion, Registry
 from dynlearn_services.server.models.loaded_model import LoadedModel
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,12 @@ class ServedModel:
         """Let a version answer by default."""
         if self.current is not None:
             self.current.last_used = time.monotonic()
+            logger.info(
+                "model %s: version %s in place of %s",
+                loaded.name,
+                loaded.version,
+                self.current.version,
+            )
         self.current = loaded
 
     def states(self, name: str, published: Iterable[str]) -> list[VersionState]:
@@ -56,3 +67,35 @@ class ServedModel:
                 reason = self.faults.get(version, "not loaded")
                 states.append(VersionState(name, version, "UNAVAILABLE", reason))
         return states
+
+
+def read_first(
+    registry: Registry, references: Sequence[str], read: Callable[[ModelVersion], LoadedModel]
+) -> dict[str, ServedModel]:
+    """Return the models that references name, each with its version; with none, all there are.
+
+    One that nobody named and that cannot be read is left out, and the log says why.
+
+    Raises:
+        NotFound: a reference names nothing.
+        InvalidInput: two name the same model.
+        CorruptData: a version that is named is truncated or altered.
+    """
+    found: dict[str, ServedModel] = {}
+    for reference in references or registry.names():
+        served = ServedModel(reference)
+        try:
+            version = registry.resolve(reference)
+            served.versions[version.version] = read(version)
+        except DynlearnError as error:
+            if references:
+                raise
+            logger.error("model %s: %s", reference, error)
+            continue
+        if version.name in found:
+            raise InvalidInput(
+                f"expected one reference to a model, got {found[version.name].reference} and "
+                f"{reference}; others of its versions are served to those who name them"
+            )
+        found[version.name] = served
+    return found

@@ -6,7 +6,6 @@ ask for it by its version.
 """
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from dynlearn.config.choices import PredictionPrecision
-from dynlearn.errors import CorruptData, DynlearnError, InvalidInput, NotFound, Unavailable, nearest
+from dynlearn.errors import CorruptData, NotFound, Unavailable, nearest
 from dynlearn.registry import ModelVersion, Registry
 from dynlearn_services.server.metrics import Metrics
 from dynlearn_services.server.models import memory
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.models.registry_watch import RegistryWatch
-from dynlearn_services.server.models.served_model import ServedModel, VersionState
+from dynlearn_services.server.models.served_model import ServedModel, VersionState, read_first
 
 _GIB = 2**30
-
-logger = logging.getLogger(__name__)
 
 
 class ServedModels:
@@ -58,24 +55,7 @@ class ServedModels:
         self._loading = threading.Lock()
         self._watch: RegistryWatch | None = None
         # Replaced whole, so that readers need no lock.
-        self._served: Mapping[str, ServedModel] = {}
-        for reference in references or registry.names():
-            served = ServedModel(reference)
-            try:
-                version = registry.resolve(reference)
-                served.versions[version.version] = self._read(version)
-            except DynlearnError as error:
-                if references:
-                    raise
-                logger.error("model %s: %s", reference, error)
-            else:
-                other = self._served.get(version.name)
-                if other is not None:
-                    raise InvalidInput(
-                        f"expected one reference to a model, got {other.reference} and {reference};"
-                        " others of its versions are served to those who name them"
-                    )
-                self._served = {**self._served, version.name: served}
+        self._served: Mapping[str, ServedModel] = read_first(registry, references, self._read)
         # Of a model that is unloaded too, for when it is loaded again.
         self._references = {name: served.reference for name, served in self._served.items()}
         if not self._served:
@@ -245,8 +225,7 @@ class ServedModels:
 
     def _follow(self, served: ServedModel, version: ModelVersion) -> None:
         """Make a version the one that answers by default, when it is warm."""
-        before = served.current
-        if before is not None and before.version == version.version:
+        if served.current is not None and served.current.version == version.version:
             return
         loaded = served.versions.get(version.version) or self._load(served, version)
         served.swap(loaded)
@@ -254,13 +233,6 @@ class ServedModels:
         if version.name not in self._served:
             self._served = {**self._served, version.name: served}
             self._new.pop(version.name, None)
-        else:
-            logger.info(
-                "model %s: version %s in place of %s",
-                version.name,
-                version.version,
-                before.version if before else "none",
-            )
         self._keep_within_limit()
 
     def _read(self, version: ModelVersion) -> LoadedModel:
