@@ -26,6 +26,20 @@ class TensorMetadata(Metadata):
     shape: list[int]
 
 
+class Limits(Metadata):
+    """What one request may be of, and what is refused beyond it with 413.
+
+    Attributes:
+        max_rows: of a prediction; of a rollout, the particles of all its sequences.
+        max_body_bytes: of a body, after decompression.
+        max_answer_bytes: of an answer.
+    """
+
+    max_rows: int
+    max_body_bytes: int
+    max_answer_bytes: int
+
+
 class ModelParameters(Metadata):
     """What a planner must know of a served model.
 
@@ -43,6 +57,7 @@ class ModelParameters(Metadata):
         precision: of the products between the members' hidden layers.
         rewards: the names of the rewards that rollouts can be judged by, by the environment whose
             task they are of.
+        limits: of one request; None where the server is too old to say.
     """
 
     version: str
@@ -57,6 +72,7 @@ class ModelParameters(Metadata):
     context_size: int = 0
     precision: PredictionPrecision = "float32"
     rewards: Mapping[str, tuple[str, ...]] = {}
+    limits: Limits | None = None
 
 
 class ModelMetadata(Metadata):

@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,14 @@ Role = Literal["read", "write", "admin"]
 _RANKS: dict[Role, int] = {"read": 0, "write": 1, "admin": 2}
 _PREFIX = "dynlearn_"
 _LOOK_EVERY = 1.0
+
+
+def least_role(roles: Iterable[Role | None]) -> Role | None:
+    """Return the one of some roles that allows least; None, that everyone has, before all."""
+    known = list(roles)
+    if None in known:
+        return None
+    return min((role for role in known if role is not None), key=_RANKS.__getitem__)
 
 
 class Token(BaseModel):

@@ -9,7 +9,7 @@ from dynlearn.compute import pick_device
 from dynlearn.config import ServeConfig
 from dynlearn.registry import Registry
 from dynlearn.task import installed_tasks
-from dynlearn_services.server.http.bodies import Budget
+from dynlearn_services.server.http.limits import Budget
 from dynlearn_services.server.inference.thread import Inference
 from dynlearn_services.server.metrics import Metrics
 from dynlearn_services.server.models.loaded_model import LoadedModel

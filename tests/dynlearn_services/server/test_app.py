@@ -27,7 +27,7 @@ from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, DiscreteSpace
 from dynlearn_services.server import running_server
 from dynlearn_services.server.app import create_app
-from dynlearn_services.server.calls.checks import Inputs
+from dynlearn_services.server.models.inputs import Inputs
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.replicas import running_replicas
 from dynlearn_services.server.service import Service

@@ -1,11 +1,9 @@
-"""Inputs: what a prediction or a rollout is made from, checked against a model's spec.
+"""What callers give, checked against a model's spec.
 
-Shapes: N rows, O observation, A action, ``...`` any batch dimensions.
+Shapes: N rows, O observation, A action, G context, ``...`` any batch dimensions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
@@ -14,62 +12,7 @@ from dynlearn.errors import InvalidInput
 from dynlearn.models.spec import ModelSpec
 from dynlearn.protocol.tensors import Array
 from dynlearn.spaces import DiscreteSpace
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a prediction is made from, checked.
-
-    Attributes:
-        observation: [N, O].
-        action: [N, A], or integers [N] where actions are discrete.
-        member: which member alone answers each row, integers [N].
-        members: which members make up the mixture; all where it is None.
-        context: what a learned reward needs, the goal, [N, G].
-    """
-
-    observation: Array
-    action: Array
-    member: Array | None = None
-    members: tuple[int, ...] | None = None
-    context: Array | None = None
-
-    @property
-    def rows(self) -> int:
-        """N."""
-        return len(self.observation)
-
-    def merges_with(self, other: Self) -> bool:
-        """Whether both can be computed as one."""
-        return (
-            (self.member is None) == (other.member is None)
-            and self.members == other.members
-            and (self.context is None) == (other.context is None)
-        )
-
-    @classmethod
-    def merge(cls, parts: Sequence[Self]) -> Self:
-        """Return the rows of all parts, one part after the other."""
-        first = parts[0]
-        if len(parts) == 1:
-            return first
-        return replace(
-            first,
-            observation=np.concatenate([part.observation for part in parts]),
-            action=np.concatenate([part.action for part in parts]),
-            member=_join([part.member for part in parts]),
-            context=_join([part.context for part in parts]),
-        )
-
-    def rows_of(self, rows: slice) -> Self:
-        """Return some rows."""
-        return replace(
-            self,
-            observation=self.observation[rows],
-            action=self.action[rows],
-            member=None if self.member is None else self.member[rows],
-            context=None if self.context is None else self.context[rows],
-        )
+from dynlearn_services.server.models.inputs import Inputs
 
 
 def check_inputs(
@@ -200,12 +143,6 @@ def require_shape(name: str, values: Array, dimensions: Sequence[str], columns: 
         raise InvalidInput(
             f"{name}: expected shape [{', '.join(dimensions)}, {columns}], got {list(values.shape)}"
         )
-
-
-def _join(parts: Sequence[Array | None]) -> Array | None:
-    """Return arrays one after the other, which all or none of the parts have."""
-    arrays = [part for part in parts if part is not None]
-    return np.concatenate(arrays) if arrays else None
 
 
 def _as_integers(name: str, values: Array, dimensions: Sequence[str]) -> Array:

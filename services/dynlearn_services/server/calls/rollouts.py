@@ -5,8 +5,7 @@ Shapes: S start states, P candidates, N particles, H horizon, O observation, A a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,17 +13,17 @@ import torch
 from torch import Tensor
 
 from dynlearn.errors import InvalidInput, NumericalFailure, TooLarge, nearest
-from dynlearn.models.spec import ModelSpec
 from dynlearn.protocol.messages import InferRequest, Message
 from dynlearn.protocol.names import ROLLOUT_OUTPUTS
 from dynlearn.protocol.tensors import Array
 from dynlearn.rollout.imagination import rollout_in_turns
 from dynlearn.rollout.returns import returns_in_turns
 from dynlearn.spaces import DiscreteSpace
-from dynlearn.task import LEARNED, Task
 from dynlearn_services.server.calls.checks import as_float32, check_actions, require_shape
+from dynlearn_services.server.calls.faults import require_finite_beginning, require_near
+from dynlearn_services.server.calls.messages import decode, encode, require_answer
 from dynlearn_services.server.calls.parameters import RolloutParameters
-from dynlearn_services.server.calls.predictions import decode, encode, require_answer
+from dynlearn_services.server.calls.rewards import choose_reward, try_reward
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.service import Service
 
@@ -82,80 +81,13 @@ async def roll_out(
         return await encode(model, found, binary, request.id)
     except NumericalFailure:
         # It may be the caller's fault.
-        model.require_near(plan.observation.cpu().numpy(), plan.context.cpu().numpy())
-        _require_finite_beginning(found, plan.actions.shape[2])
+        require_near(model, plan.observation.cpu().numpy(), plan.context.cpu().numpy())
+        for name, values in found.items():
+            attribute = _ATTRIBUTES[name]
+            if attribute not in _OF_RETURNS:
+                steps = 3 if attribute == "particles" else 2
+                require_finite_beginning(np.moveaxis(values, steps, 0))
         raise
-
-
-def _require_finite_beginning(found: Mapping[str, Array], horizon: int) -> None:
-    """Blame the horizon for what is not finite, where the first step is."""
-    for name, values in found.items():
-        attribute = _ATTRIBUTES[name]
-        if attribute in _OF_RETURNS:
-            continue
-        steps = np.moveaxis(values, 3 if attribute == "particles" else 2, 0)
-        finite = len(list(takewhile(lambda step: np.isfinite(step).all(), steps)))
-        if 0 < finite < horizon:
-            raise InvalidInput(
-                f"actions: expected a horizon over which the model's trajectories stay finite, got "
-                f"{horizon} steps, of which {finite} are; ask for fewer"
-            )
-
-
-def known_rewards(tasks: Sequence[Task], spec: ModelSpec) -> dict[str, tuple[str, ...]]:
-    """Return the names of the rewards that suit a model's rollouts, by their environment."""
-    if not spec.full_state:
-        return {}
-    fitting = _fitting(tasks, spec.observation_size)
-    return {task.environment: tuple(task.rewards) for task in fitting}
-
-
-def find_reward(
-    tasks: Sequence[Task],
-    name: str,
-    environment: str | None,
-    columns: int,
-    others: Sequence[str] = (),
-) -> TransitionFunction:
-    """Return a task's reward of a name.
-
-    Args:
-        tasks: those that are installed.
-        name: the reward's.
-        environment: the task's environment; absent, the one task with observations of so many
-            columns and such a reward.
-        columns: O.
-        others: names that are known beside those of tasks, to tell who misspells one.
-
-    Raises:
-        InvalidInput: none fits, or several do.
-    """
-    fitting = _fitting(tasks, columns)
-    if environment is not None:
-        fitting = [task for task in fitting if task.environment == environment]
-        if not fitting:
-            known = [task.environment for task in tasks]
-            raise InvalidInput(
-                f"parameters.environment: expected a task with {columns} observation columns, got "
-                f"{environment!r}; {nearest(environment, known)}"
-            )
-    found = [task for task in fitting if name in task.rewards]
-    if len(found) == 1:
-        return found[0].reward(name)
-    if found:
-        raise InvalidInput(
-            "parameters.environment: expected it where several tasks have such a reward: "
-            f"{', '.join(task.environment for task in found)}"
-        )
-    known = sorted({reward for task in fitting for reward in task.rewards}.union(others))
-    raise InvalidInput(
-        f"parameters.reward: expected a reward of a task with {columns} observation columns, got "
-        f"{name!r}; {nearest(name, known)}"
-    )
-
-
-def _fitting(tasks: Sequence[Task], columns: int) -> list[Task]:
-    return [task for task in tasks if len(task.observation_columns) == columns]
 
 
 def _require_outputs(outputs: Sequence[str], parameters: RolloutParameters) -> None:
@@ -196,42 +128,12 @@ def _plan(
             )
     if context.ndim != 2:
         raise InvalidInput(f"context: expected shape [starts, columns], got {list(context.shape)}")
-    reward: TransitionFunction | None = None
-    if parameters.reward == LEARNED and model.reward is not None:
-        reward = model.reward
-    elif parameters.reward == LEARNED:
-        raise InvalidInput(
-            f"parameters.reward: expected a model that has learned a reward, got {model.name} "
-            f"{model.version}; train one with --learn-reward"
-        )
-    elif parameters.reward is not None:
-        reward = find_reward(
-            service.tasks,
-            parameters.reward,
-            parameters.environment,
-            spec.observation_size,
-            [LEARNED] if model.reward is not None else [],
-        )
+    reward = choose_reward(service.tasks, model, parameters)
     tensor = model.model.as_tensor
     plan = _Plan(tensor(observation), tensor(actions), tensor(context), reward)
-    _try_reward(plan)
+    if reward is not None:
+        try_reward(reward, plan.observation, plan.actions, plan.context)
     return plan
-
-
-@torch.inference_mode()
-def _try_reward(plan: _Plan) -> None:
-    """Judge one transition, so that a context that does not suit is refused before any work."""
-    if plan.reward is None:
-        return
-    observation, context = plan.observation[:1], plan.context[:1]
-    try:
-        plan.reward(observation, plan.actions[:1, 0, 0], observation, context)
-    except (IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidInput(
-            f"context: expected what the reward needs, such as the goal, got shape "
-            f"{list(plan.context.shape)} ({reason})"
-        ) from error
 
 
 def _require_size(

@@ -3,12 +3,11 @@
 import asyncio
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
 
-from dynlearn.errors import InvalidInput, TooLarge, Unavailable
+from dynlearn.errors import InvalidInput, TooLarge
 
 # A sender that is slower than this for a whole body is taken to have gone.
 _READ_SECONDS = 60.0
@@ -17,37 +16,6 @@ _SMALLEST_COMPRESSED = 1024
 _WINDOWS = {"gzip": 31, "deflate": 15}
 _LEVEL = 1
 _NOT_ACCEPTED = re.compile(r"q=0(\.0*)?")
-
-
-class Budget:
-    """How many bytes of bodies may be held at once, of all requests; for one event loop."""
-
-    def __init__(self, limit: int):
-        self._limit = limit
-        self._held = 0
-
-    @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes so many bytes, until the context ends.
-
-        It raises `Unavailable` where all requests together would hold too many.
-        """
-        held = 0
-
-        def take(size: int) -> None:
-            nonlocal held
-            if self._held + size > self._limit:
-                raise Unavailable(
-                    f"expected at most {self._limit} bytes of requests at once, got more; "
-                    "ask again in a moment"
-                )
-            held += size
-            self._held += size
-
-        try:
-            yield take
-        finally:
-            self._held -= held
 
 
 async def read_body(request: Request, limit: int, take: Callable[[int], None]) -> bytes:

@@ -1,9 +1,7 @@
 """One form for every error: ``{"error": text}`` with the right status."""
 
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from dynlearn.errors import DynlearnError, Unauthorized, Unavailable
 
@@ -19,15 +17,8 @@ def answer_error(method: str, path: str, error: Exception) -> JSONResponse:
     elif isinstance(error, HTTPException):
         status, headers = error.status_code, dict(error.headers or {})
         message = f"{error.detail}: {method} {path}; see /openapi.json"
-    elif isinstance(error, RequestValidationError):
-        status, message = 400, "expected a request as described in /openapi.json"
     if status == Unavailable.http_status:
         headers["Retry-After"] = _RETRY_SECONDS
     if status == Unauthorized.http_status:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error": message}, status, headers)
-
-
-async def handle_error(request: Request, error: Exception) -> JSONResponse:
-    """Do the same, as a handler of the application."""
-    return answer_error(request.method, request.url.path, error)

@@ -1,11 +1,7 @@
 """Inference: the one thread that runs a device's models, and the queue before it.
 
 Predictions that wait for the same model version are computed in one batch and split again. Other
-work runs a piece at a time, and what has come in the meantime goes between. On a CPU the rows of a
-batch are shared with other threads, each with its products to itself: torch's own way forks and
-joins at each layer, and wakes sleeping threads each time.
-
-Shapes: N rows.
+work runs a piece at a time, and what has come in the meantime goes between.
 """
 
 import asyncio
@@ -13,80 +9,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import accumulate, chain, pairwise
-from typing import Any, Generic, TypeVar
 
 import torch
 
-from dynlearn.errors import DeadlineExceeded, Unavailable
-from dynlearn_services.server.calls.checks import Inputs
+from dynlearn.errors import Unavailable
+from dynlearn_services.server.inference.batches import Batches, take_fitting
+from dynlearn_services.server.inference.work import (
+    Call,
+    Outcome,
+    Prediction,
+    Result,
+    Task,
+    Tensors,
+    deliver,
+    within,
+)
 from dynlearn_services.server.metrics import Metrics
+from dynlearn_services.server.models.inputs import Inputs
 from dynlearn_services.server.models.loaded_model import LoadedModel
-
-Result = TypeVar("Result")
-Tensors = dict[str, Any]
-
-# Fewer are done before another thread is awake.
-_ROWS_OF_A_THREAD = 64
-
-
-@dataclass(eq=False)
-class _Work(Generic[Result]):
-    """Something that a caller on an event loop waits for."""
-
-    model: LoadedModel
-    future: "asyncio.Future[Result]"
-    loop: asyncio.AbstractEventLoop
-    submitted: float = field(default_factory=time.monotonic)
-    started: float = 0.0
-
-    @property
-    def is_awaited(self) -> bool:
-        return not self.future.done()
-
-
-@dataclass(eq=False)
-class _Prediction(_Work[Tensors]):
-    inputs: Inputs = field(kw_only=True)
-    outputs: Sequence[str] = field(kw_only=True)
-
-
-@dataclass(eq=False)
-class _Task(_Work[Any]):
-    pieces: Generator[None, None, Any] = field(kw_only=True)
-
-
-@dataclass(eq=False)
-class _Call:
-    function: Callable[[], None]
-
-
-Outcome = tuple[_Work[Any], Any, BaseException | None]
-
-
-@dataclass(frozen=True)
-class _Computed:
-    """A batch's outputs, in the parts that threads computed, each with the bounds of its rows."""
-
-    model: LoadedModel
-    bounds: Sequence[int]
-    parts: Sequence[Tensors]
-
-    def rows(self, start: int, end: int) -> Tensors:
-        """Return the outputs of some rows; those that one thread computed are not copied."""
-        pieces = []
-        for (first, last), part in zip(pairwise(self.bounds), self.parts, strict=True):
-            if start < last and first < end:
-                rows = slice(max(start, first) - first, min(end, last) - first)
-                pieces.append({name: self.model.rows_of(name, part[name], rows) for name in part})
-        if len(pieces) == 1:
-            return pieces[0]
-        return {
-            name: self.model.join_rows(name, [piece[name] for piece in pieces])
-            for name in pieces[0]
-        }
 
 
 class Inference:
@@ -114,12 +54,10 @@ class Inference:
         self._batch_rows = batch_rows
         self._batch_wait = batch_wait
         self._metrics = metrics
-        self._waiting: deque[_Prediction | _Task | _Call] = deque()
+        self._waiting: deque[Prediction | Task | Call] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._pool = ThreadPoolExecutor(
-            max(1, threads - 1), "inference-rows", torch.set_num_threads, (1,)
-        )
+        self._batches = Batches(threads, metrics)
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -139,8 +77,8 @@ class Inference:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Tensors] = loop.create_future()
-        self._submit(_Prediction(model, future, loop, inputs=inputs, outputs=outputs))
-        return await _within(deadline, future)
+        self._submit(Prediction(model, future, loop, inputs=inputs, outputs=outputs))
+        return await within(deadline, future)
 
     async def run(
         self,
@@ -156,8 +94,8 @@ class Inference:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._submit(_Task(model, future, loop, pieces=pieces))
-        return await _within(deadline, future)
+        self._submit(Task(model, future, loop, pieces=pieces))
+        return await within(deadline, future)
 
     def call(self, function: Callable[[], None]) -> None:
         """Run a function on the thread, from any other thread, and wait for it."""
@@ -175,7 +113,7 @@ class Inference:
         with self._changed:
             if self._closed:
                 raise Unavailable("the server is closing; ask another one")
-            self._waiting.append(_Call(called))
+            self._waiting.append(Call(called))
             self._changed.notify()
         done.wait()
         if faults:
@@ -187,9 +125,9 @@ class Inference:
             self._closed = True
             self._changed.notify()
         self._thread.join()
-        self._pool.shutdown()
+        self._batches.close()
 
-    def _submit(self, work: _Prediction | _Task) -> None:
+    def _submit(self, work: Prediction | Task) -> None:
         with self._changed:
             if self._closed or len(self._waiting) >= self._max_pending:
                 raise Unavailable(
@@ -209,71 +147,26 @@ class Inference:
                 if not self._waiting:
                     return
                 work = self._waiting.popleft()
-                batch = self._gather(work) if isinstance(work, _Prediction) else []
-            if isinstance(work, _Prediction):
-                self._finish(self._predict(batch))
-            elif isinstance(work, _Task):
+                batch = self._gather(work) if isinstance(work, Prediction) else []
+            if isinstance(work, Prediction):
+                self._finish(self._batches.compute(batch))
+            elif isinstance(work, Task):
                 self._finish(self._advance(work))
             else:
                 work.function()
 
-    def _gather(self, first: _Prediction) -> list[_Prediction]:
+    def _gather(self, first: Prediction) -> list[Prediction]:
         """Take what can be computed with a prediction out of the queue, which is locked."""
-        batch, rows = [first], first.inputs.rows
+        batch = [first]
         give_up = time.monotonic() + self._batch_wait
         while True:
-            kept: deque[_Prediction | _Task | _Call] = deque()
-            while self._waiting and rows < self._batch_rows:
-                work = self._waiting.popleft()
-                if (
-                    isinstance(work, _Prediction)
-                    and _fit(first, work)
-                    and rows + work.inputs.rows <= self._batch_rows
-                ):
-                    batch.append(work)
-                    rows += work.inputs.rows
-                else:
-                    kept.append(work)
-            kept.extend(self._waiting)
-            self._waiting = kept
+            rows = take_fitting(batch, self._waiting, self._batch_rows)
             left = give_up - time.monotonic()
             if rows >= self._batch_rows or left <= 0 or self._closed:
                 return batch
             self._changed.wait(left)
 
-    def _predict(self, batch: Sequence[_Prediction]) -> Iterable[Outcome]:
-        outcomes: list[Outcome] = []
-        wanted = [work for work in batch if work.is_awaited]
-        if not wanted:
-            return outcomes
-        for work in wanted:
-            work.started = time.monotonic()
-        model, outputs = wanted[0].model, wanted[0].outputs
-        inputs = Inputs.merge([work.inputs for work in wanted])
-        try:
-            computed = self._compute(model, inputs, outputs)
-        except Exception as error:
-            if len(wanted) == 1:
-                return [(wanted[0], None, error)]
-            # One caller's fault is not the others'.
-            return chain.from_iterable(self._predict([work]) for work in wanted)
-        self._metrics.observe_batch(model.name, model.version, inputs.rows, wanted[0].started)
-        ends = list(accumulate(work.inputs.rows for work in wanted))
-        for work, start, end in zip(wanted, [0, *ends], ends, strict=False):
-            outcomes.append((work, computed.rows(start, end), None))
-        return outcomes
-
-    def _compute(self, model: LoadedModel, inputs: Inputs, outputs: Sequence[str]) -> _Computed:
-        parts = min(self._threads, inputs.rows // _ROWS_OF_A_THREAD)
-        if parts < 2 or model.model.device.type != "cpu":
-            return _Computed(model, [0, inputs.rows], [model.compute(inputs, outputs)])
-        bounds = [inputs.rows * part // parts for part in range(parts + 1)]
-        own, *others = (inputs.rows_of(slice(*pair)) for pair in pairwise(bounds))
-        waiting = [self._pool.submit(model.compute, part, outputs) for part in others]
-        first = model.compute(own, outputs)
-        return _Computed(model, bounds, [first, *(part.result() for part in waiting)])
-
-    def _advance(self, task: _Task) -> Iterable[Outcome]:
+    def _advance(self, task: Task) -> Iterable[Outcome]:
         torch.set_num_threads(self._threads)
         try:
             if not task.is_awaited:
@@ -302,41 +195,7 @@ class Inference:
             by_loop.setdefault(work.loop, []).append(outcome)
         for loop, own in by_loop.items():
             try:
-                loop.call_soon_threadsafe(_deliver, own)
+                loop.call_soon_threadsafe(deliver, own)
             except RuntimeError:
                 # The loop has been closed, and with it everyone who waited.
                 continue
-
-
-async def _within(deadline: float | None, future: "asyncio.Future[Result]") -> Result:
-    """Wait for something until a time of `time.monotonic`; after it nobody does."""
-    if deadline is None:
-        return await future
-    began = time.monotonic()
-    try:
-        async with asyncio.timeout(deadline - began):
-            return await future
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            f"timeout: expected an answer by then, got none in {time.monotonic() - began:.3f} s; "
-            "ask for less, or with a longer timeout"
-        ) from error
-
-
-def _fit(first: _Prediction, second: _Prediction) -> bool:
-    """Whether two predictions can be computed as one."""
-    return (
-        second.model is first.model
-        and second.outputs == first.outputs
-        and second.inputs.merges_with(first.inputs)
-    )
-
-
-def _deliver(outcomes: Iterable[Outcome]) -> None:
-    for work, result, error in outcomes:
-        if work.future.done():
-            continue
-        if error is None:
-            work.future.set_result(result)
-        else:
-            work.future.set_exception(error)

@@ -5,55 +5,25 @@ loaded and warmed aside, and only then takes the place of the old one, which sta
 ask for it by its version.
 """
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from dynlearn.config.choices import PredictionPrecision
-from dynlearn.errors import CorruptData, DynlearnError, InvalidInput, NotFound, Unavailable, nearest
+from dynlearn.errors import CorruptData, NotFound, Unavailable, nearest
 from dynlearn.registry import ModelVersion, Registry
 from dynlearn_services.server.metrics import Metrics
 from dynlearn_services.server.models import memory
 from dynlearn_services.server.models.loaded_model import LoadedModel
-
-_LOOK_EVERY = 0.25
-_RETRY_AFTER_LOOKS = 20
-_GIB = 2**30
+from dynlearn_services.server.models.registry_watch import RegistryWatch
+from dynlearn_services.server.models.served_model import ServedModel, VersionState, read_first
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Served:
-    """One name that is served.
-
-    Attributes:
-        reference: what its default version follows, as `Registry.resolve` takes it.
-        current: the version that answers by default; None until it is warm.
-        versions: those in memory.
-        faults: why a version cannot be loaded.
-        looks: how often the registry has been looked at since a load failed.
-    """
-
-    reference: str
-    current: LoadedModel | None = None
-    versions: dict[str, LoadedModel] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-    looks: int = 0
-
-
-@dataclass(frozen=True)
-class VersionState:
-    """A version as the protocol's repository index shows it."""
-
-    name: str
-    version: str
-    state: str
-    reason: str = ""
 
 
 class ServedModels:
@@ -76,42 +46,19 @@ class ServedModels:
             CorruptData: a version is truncated or altered.
         """
         self._registry = registry
-        self._device = device
-        self._precision = precision
-        self._limit = memory_limit_gib * _GIB
+        self._read = partial(LoadedModel.load, device=device, precision=precision)
+        self._limit = memory_limit_gib * 2**30
         self._metrics = metrics
         self._serves_all = not references
         self._unloaded: set[str] = set()
         # Seen in the registry, but not served yet.
-        self._new: dict[str, _Served] = {}
+        self._new: dict[str, ServedModel] = {}
         self._loading = threading.Lock()
-        self._closed = threading.Event()
-        self._watcher: threading.Thread | None = None
+        self._watch: RegistryWatch | None = None
         # Replaced whole, so that readers need no lock.
-        self._served: Mapping[str, _Served] = {}
-        for reference in references or registry.names():
-            served = _Served(reference)
-            try:
-                version = registry.resolve(reference)
-                served.versions[version.version] = self._read(version)
-            except DynlearnError as error:
-                if references:
-                    raise
-                logger.error("model %s: %s", reference, error)
-            else:
-                other = self._served.get(version.name)
-                if other is not None:
-                    raise InvalidInput(
-                        f"expected one reference to a model, got {other.reference} and {reference};"
-                        " others of its versions are served to those who name them"
-                    )
-                self._served = {**self._served, version.name: served}
+        self._served: Mapping[str, ServedModel] = read_first(registry, references, self._read)
         # Of a model that is unloaded too, for when it is loaded again.
         self._references = {name: served.reference for name, served in self._served.items()}
-        if not self._served:
-            raise NotFound(
-                f"expected a model in {registry.root}, got none; train one with `dynlearn train`"
-            )
 
     def open(self, warm_up: Callable[[LoadedModel], None]) -> None:
         """Warm the first versions, make them answer, and begin to watch the registry.
@@ -123,15 +70,14 @@ class ServedModels:
         for served in self._served.values():
             (first,) = served.versions.values()
             warm_up(first)
-            self._swap(served, first)
-        self._watcher = threading.Thread(target=self._watch, name="registry", daemon=True)
-        self._watcher.start()
+            served.swap(first)
+            self._count(first.name, served)
+        self._watch = RegistryWatch(self._registry, self._wanted, self._follow_if_served)
 
     def close(self) -> None:
         """Stop watching."""
-        self._closed.set()
-        if self._watcher is not None:
-            self._watcher.join()
+        if self._watch is not None:
+            self._watch.close()
 
     @property
     def names(self) -> list[str]:
@@ -159,16 +105,21 @@ class ServedModels:
             raise Unavailable(f"model {name} is warming up; ask again in a moment")
         return served.current
 
-    def find_loaded(self, name: str, version: str) -> LoadedModel | None:
-        """Return a version if it is in memory and warm.
+    async def find_version(self, name: str, version: str | None) -> LoadedModel:
+        """Return a version, or the one that answers by default where none is named.
+
+        What is not in memory is read from the registry, away from the event loop.
 
         Raises:
-            NotFound: no model of this name is served.
+            NotFound: there is no such model or version.
+            Unavailable: the model is still warming up.
+            CorruptData: the version is truncated or altered.
         """
-        self.find(name)
-        found = self._require(name).versions.get(version)
-        if found is not None:
-            found.last_used = time.monotonic()
+        if version is None:
+            return self.find(name)
+        found = self._find_loaded(name, version)
+        if found is None:
+            found = await asyncio.to_thread(self.load_version, name, version)
         return found
 
     def load_version(self, name: str, version: str) -> LoadedModel:
@@ -176,10 +127,11 @@ class ServedModels:
 
         Raises:
             NotFound: there is no such model or version.
-            CorruptData: it is truncated or altered.
+            Unavailable: the model is still warming up.
+            CorruptData: the version is truncated or altered.
         """
         with self._loading:
-            found = self.find_loaded(name, version)
+            found = self._find_loaded(name, version)
             if found is None:
                 served = self._require(name)
                 try:
@@ -192,8 +144,7 @@ class ServedModels:
 
     def versions(self, name: str) -> list[str]:
         """Return the versions that can be asked for, oldest first."""
-        known = {*self._registry.versions(name), *self._require(name).versions}
-        return sorted(known, key=int)
+        return sorted({*self._registry.versions(name), *self._require(name).versions}, key=int)
 
     def load(self, name: str) -> None:
         """Serve a model, as the protocol's load asks for: the version that it was configured with.
@@ -208,7 +159,7 @@ class ServedModels:
             known = self._registry.names()
             if name not in known:
                 raise NotFound(f"expected a model, got {name!r}; {nearest(name, known)}")
-            served = self._served.get(name) or _Served(self._references.get(name, name))
+            served = self._served.get(name) or ServedModel(self._references.get(name, name))
             self._follow(served, self._registry.resolve(served.reference))
             self._unloaded.discard(name)
 
@@ -228,116 +179,71 @@ class ServedModels:
 
     def index(self) -> list[VersionState]:
         """Return every version of every model in the registry, and of those in memory."""
-        states = []
-        for name in sorted({*self._registry.names(), *self._served}):
-            served = self._served.get(name, _Served(name))
-            for version in sorted({*self._registry.versions(name), *served.versions}, key=int):
-                if version in served.versions:
-                    states.append(VersionState(name, version, "READY"))
-                else:
-                    reason = served.faults.get(version, "not loaded")
-                    states.append(VersionState(name, version, "UNAVAILABLE", reason))
-        return states
+        return [
+            state
+            for name in sorted({*self._registry.names(), *self._served})
+            for state in self._served.get(name, ServedModel(name)).states(
+                name, self._registry.versions(name)
+            )
+        ]
 
-    def _require(self, name: str) -> _Served:
+    def _find_loaded(self, name: str, version: str) -> LoadedModel | None:
+        self.find(name)
+        found = self._require(name).versions.get(version)
+        if found is not None:
+            found.last_used = time.monotonic()
+        return found
+
+    def _require(self, name: str) -> ServedModel:
         served = self._served.get(name)
         if served is None:
             raise NotFound(f"expected a served model, got {name!r}; {nearest(name, self._served)}")
         return served
 
-    def _watch(self) -> None:
-        while not self._closed.wait(_LOOK_EVERY):
-            try:
-                self._look()
-            except OSError as error:
-                logger.warning("cannot read the registry: %s", error)
-
-    def _look(self) -> None:
+    def _wanted(self) -> list[ServedModel]:
+        """Return what is to follow the registry: what is served, and what is new there."""
         served = dict(self._served)
         if self._serves_all:
             new = set(self._registry.names()) - served.keys() - self._unloaded
-            served |= {name: self._new.setdefault(name, _Served(name)) for name in new}
-        for one in served.values():
-            try:
-                version = self._registry.resolve(one.reference)
-            except DynlearnError:
-                # Deleted, or about to be replaced: what is in memory goes on answering.
-                continue
-            if one.current is not None and version.version == one.current.version:
-                continue
-            one.looks += 1
-            if version.version in one.faults and one.looks % _RETRY_AFTER_LOOKS:
-                continue
-            with self._loading:
-                if version.name in self._unloaded:
-                    continue
-                try:
-                    self._follow(one, version)
-                except Exception as error:
-                    # Whatever one version does, the others are still to be seen.
-                    if version.version not in one.faults:
-                        logger.error(
-                            "model %s: version %s: %s", version.name, version.version, error
-                        )
-                    one.faults[version.version] = str(error)
+            served |= {name: self._new.setdefault(name, ServedModel(name)) for name in new}
+        return list(served.values())
 
-    def _follow(self, served: _Served, version: ModelVersion) -> None:
+    def _follow_if_served(self, served: ServedModel, version: ModelVersion) -> None:
+        with self._loading:
+            if version.name not in self._unloaded:
+                self._follow(served, version)
+
+    def _follow(self, served: ServedModel, version: ModelVersion) -> None:
         """Make a version the one that answers by default, when it is warm."""
         before = served.current
         if before is not None and before.version == version.version:
             return
         loaded = served.versions.get(version.version) or self._load(served, version)
-        self._swap(served, loaded)
+        served.swap(loaded)
+        self._count(version.name, served)
         if version.name not in self._served:
             self._served = {**self._served, version.name: served}
             self._new.pop(version.name, None)
         else:
-            logger.info(
-                "model %s: version %s in place of %s",
-                version.name,
-                version.version,
-                before.version if before else "none",
-            )
+            was = before.version if before else "none"
+            logger.info("model %s: version %s in place of %s", version.name, version.version, was)
         self._keep_within_limit()
 
-    def _read(self, version: ModelVersion) -> LoadedModel:
-        return LoadedModel.load(version, self._device, self._precision)
-
-    def _load(self, served: _Served, version: ModelVersion) -> LoadedModel:
+    def _load(self, served: ServedModel, version: ModelVersion) -> LoadedModel:
         loaded = self._read(version)
         self._warm_up(loaded)
-        served.versions[version.version] = loaded
-        served.faults.pop(version.version, None)
-        self._count(served, loaded.name)
+        served.keep(loaded)
+        self._count(version.name, served)
         return loaded
 
-    def _swap(self, served: _Served, loaded: LoadedModel) -> None:
-        if served.current is not None:
-            served.current.last_used = time.monotonic()
-        served.current = loaded
-        self._count(served, loaded.name)
-
     def _keep_within_limit(self) -> None:
-        if self._evict():
+        left = memory.evict(self._served, self._limit)
+        for name in left:
+            self._count(name, self._served[name])
+        if left:
             # Here, where nothing holds what has left.
             memory.hand_back()
 
-    def _evict(self) -> bool:
-        """Let go of the versions asked for longest ago, but of none that answers by default."""
-        kept = [
-            (one, served) for served in self._served.values() for one in served.versions.values()
-        ]
-        size = sum(one.size for one, served in kept if one is not served.current)
-        before = size
-        for one, served in sorted(kept, key=lambda pair: pair[0].last_used):
-            if size <= self._limit:
-                break
-            if one is not served.current:
-                del served.versions[one.version]
-                size -= one.size
-                self._count(served, one.name)
-        return bool(size < before)
-
-    def _count(self, served: _Served, name: str) -> None:
+    def _count(self, name: str, served: ServedModel) -> None:
         current = served.current.version if served.current else None
         self._metrics.observe_versions(name, current, tuple(served.versions))

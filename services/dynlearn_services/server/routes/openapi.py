@@ -1,104 +1,126 @@
-"""The API's page: what FastAPI knows of the routes, and what is read and written without it."""
+"""The OpenAPI document, made from the table of routes."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
-import numpy as np
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from dynlearn.errors import Unavailable
-from dynlearn.protocol.names import OUTPUTS, ROLLOUT_OUTPUTS
-from dynlearn.protocol.tensors import Array
-from dynlearn.spaces import DiscreteSpace
-from dynlearn_services.server.models.loaded_model import LoadedModel
-from dynlearn_services.server.routes.tensors import DOCUMENTS, describe_routes
+from dynlearn.protocol.messages import HEADER_LENGTH
+from dynlearn_services.server.routes.examples import examples_of
+from dynlearn_services.server.routes.route import Route, Tensors
 from dynlearn_services.server.service import Service
 
-REFERENCE = "#/components/schemas/{model}"
+_Mode = Literal["validation", "serialization"]
+
+_REFERENCE = "#/components/schemas/{model}"
 
 
-def complete(app: FastAPI, service: Service, *bodies: type[BaseModel]) -> Callable[[], Any]:
-    """Return an application's OpenAPI document with the tensor routes, and how to show a token.
+class ErrorDocument(BaseModel):
+    """What every error looks like."""
+
+    error: str
+
+
+def describe_routes(app: FastAPI, routes: Iterable[Route], service: Service) -> dict[str, Any]:
+    """Return the OpenAPI document of an application.
 
     Args:
-        app: whose other routes are described already.
+        app: whose title it has.
+        routes: those with a tag are described.
         service: what is served; its first model gives the examples.
-        bodies: what those routes read by themselves.
     """
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = describe()
-        _, schemas = models_json_schema(
-            [(each, "validation") for each in (*DOCUMENTS, *bodies)], ref_template=REFERENCE
-        )
-        components = document["components"]
-        components["schemas"] |= schemas["$defs"]
-        document["paths"] |= describe_routes(REFERENCE, _examples(service))
-        if service.tokens is not None:
-            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-            document["security"] = [{"token": []}]
-        return document
-
-    return openapi
-
-
-def _examples(service: Service) -> dict[str, Any]:
-    """Return what can be sent as it stands, by what it is an example of.
-
-    Nothing where there are tokens: the page is open, and what is served is not.
-    """
+    shown = [route for route in routes if route.tag is not None]
+    examples = examples_of(service)
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=[])
+    document["components"] = components = {"schemas": _schemas(shown)}
+    for route in shown:
+        # Nothing changes what is served because someone tries what the page shows.
+        operation = _operation(route, {} if route.role == "admin" else examples)
+        if service.tokens is not None and route.role is None:
+            operation["security"] = []
+        document["paths"].setdefault(route.path, {})[route.method.lower()] = operation
     if service.tokens is not None:
-        return {}
-    try:
-        model = service.models.find(service.models.names[0])
-    except (IndexError, Unavailable):
-        return {}
-    return {"name": model.name, "version": model.version, **_bodies(model)}
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+    return document
 
 
-def _bodies(model: LoadedModel) -> dict[str, Any]:
-    spec = model.model.spec
-    observation = np.zeros(spec.observation_size, np.float32)
-    space = spec.action_space
-    action: Array = (
-        np.array(space.start)
-        if isinstance(space, DiscreteSpace)
-        else _to_float32(np.clip(np.zeros(space.size), space.low, space.high))
-    )
-    if not np.isfinite(action).all():
-        return {}
-    infer = {
-        "inputs": [
-            _tensor("observation", observation[None]),
-            _tensor("action", action[None]),
-        ],
-        "outputs": [{"name": OUTPUTS["mean"]}, {"name": OUTPUTS["variance"]}],
+def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
+    """Return the schemas of all that is read and given, by the names of the models."""
+    kinds: dict[tuple[type[BaseModel], _Mode], None] = {(ErrorDocument, "serialization"): None}
+    for route in routes:
+        for content in (route.body, route.answer):
+            if isinstance(content, Tensors):
+                # The same tensors come and go, so that one schema is for both.
+                for each in (content.document, content.parameters):
+                    if each is not None:
+                        kinds[each, "validation"] = None
+            elif isinstance(content, type):
+                mode: _Mode = "validation" if content is route.body else "serialization"
+                kinds[content, mode] = None
+    _, schemas = models_json_schema(list(kinds), ref_template=_REFERENCE)
+    found: dict[str, Any] = schemas["$defs"]
+    return dict(sorted(found.items()))
+
+
+def _operation(route: Route, examples: Mapping[str, Any]) -> dict[str, Any]:
+    name = route.summary.lower().replace(" ", "_")
+    operation: dict[str, Any] = {
+        "tags": [route.tag],
+        "summary": route.summary,
+        "operationId": f"{name}_version" if "version" in route.parts else name,
+        "responses": {
+            "200": {"description": "the answer", **_content(route.answer)},
+            "default": {"description": "any error", **_content(ErrorDocument)},
+        },
     }
-    if not spec.full_state:
-        return {"infer": infer}
-    # Two sequences of three steps from one state.
-    actions = np.broadcast_to(action, (1, 2, 3, *action.shape))
-    rollout = {
-        "inputs": [_tensor("observations", observation[None]), _tensor("actions", actions)],
-        "outputs": [{"name": ROLLOUT_OUTPUTS["mean"]}, {"name": ROLLOUT_OUTPUTS["variance"]}],
-        "parameters": {"particles": 10, "propagation": "ts1", "seed": 0},
-    }
-    return {"infer": infer, "rollout": rollout}
+    if route.description:
+        operation["description"] = route.description
+    if route.role is not None:
+        operation["x-role"] = route.role
+    if route.parts:
+        operation["parameters"] = [
+            {
+                "name": part,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string"},
+                **_example(part, examples),
+            }
+            for part in route.parts
+        ]
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": isinstance(route.body, Tensors),
+            **_content(route.body, _example(name, examples)),
+        }
+    if isinstance(route.body, Tensors) and route.body.parameters is not None:
+        operation["x-parameters"] = _reference(route.body.parameters)
+    return operation
 
 
-def _to_float32(values: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+def _content(
+    content: type[BaseModel] | Tensors | str, example: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what a body is, by its media type."""
+    if isinstance(content, str):
+        return {"content": {content: {"schema": {"type": "string"}}}}
+    if isinstance(content, Tensors):
+        binary = {
+            "schema": {"type": "string", "format": "binary"},
+            "x-layout": f"the JSON, its length in the header {HEADER_LENGTH}, then the tensors",
+        }
+        json = {"schema": _reference(content.document), **(example or {})}
+        return {"content": {"application/json": json, "application/octet-stream": binary}}
+    return {"content": {"application/json": {"schema": _reference(content), **(example or {})}}}
 
 
-def _tensor(name: str, values: Array) -> dict[str, Any]:
-    datatype = "INT64" if values.dtype.kind == "i" else "FP32"
-    return {
-        "name": name,
-        "datatype": datatype,
-        "shape": list(values.shape),
-        "data": values.tolist(),
-    }
+def _reference(document: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=document.__name__)}
+
+
+def _example(name: str, examples: Mapping[str, Any]) -> dict[str, Any]:
+    return {"example": examples[name]} if name in examples else {}

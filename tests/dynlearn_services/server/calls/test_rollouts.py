@@ -18,7 +18,7 @@ from dynlearn.rollout.returns import estimate_returns
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn.task import find_task
 from dynlearn_services.server import running_server
-from dynlearn_services.server.calls.rollouts import find_reward
+from dynlearn_services.server.calls.rewards import find_reward
 
 STARTS, CANDIDATES, STEPS = 3, 4, 5
 SLIDE = find_task("dynlearn/ObjectSlide-v1")

@@ -9,7 +9,7 @@ from tritonclient.utils import InferenceServerException
 from dynlearn.config import ServeConfig
 from dynlearn.errors import InvalidInput
 from dynlearn_services.server import running_server
-from dynlearn_services.server.http.access import REQUEST_ID
+from dynlearn_services.server.http.log import REQUEST_ID
 from dynlearn_services.tokens import Tokens
 
 

@@ -6,7 +6,8 @@ import pytest
 from starlette.requests import Request
 
 from dynlearn.errors import InvalidInput, TooLarge, Unavailable
-from dynlearn_services.server.http.bodies import Budget, compress, read_body, wanted_coding
+from dynlearn_services.server.http.bodies import compress, read_body, wanted_coding
+from dynlearn_services.server.http.limits import Budget
 
 BODY = bytes(range(256)) * 20
 LIMIT = len(BODY)

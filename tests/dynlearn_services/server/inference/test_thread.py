@@ -9,9 +9,10 @@ import torch
 
 from dynlearn.errors import DeadlineExceeded, Unavailable
 from dynlearn.protocol.names import OUTPUTS
-from dynlearn_services.server.calls.checks import Inputs
 from dynlearn_services.server.inference.thread import Inference
+from dynlearn_services.server.models.inputs import Inputs
 from dynlearn_services.server.models.loaded_model import LoadedModel
+from dynlearn_services.server.models.outputs import Outputs
 
 MEAN, MEMBERS = OUTPUTS["mean"], OUTPUTS["member_means"]
 
@@ -83,13 +84,13 @@ def test_what_is_merged_and_shared_by_threads_is_split_exactly(
 ):
     """Of 400 rows each of two threads computes half; only what lies across is copied."""
     joins = []
-    join_rows = LoadedModel.join_rows
+    join = Outputs.join
 
     def counting(self, output, parts):
         joins.append(output)
-        return join_rows(self, output, parts)
+        return join(self, output, parts)
 
-    monkeypatch.setattr(LoadedModel, "join_rows", counting)
+    monkeypatch.setattr(Outputs, "join", counting)
     parts = [Inputs(*draw_rows(size, seed)) for seed, size in enumerate(sizes)]
     inference = Inference(threads=2, max_pending=8, batch_rows=400, batch_wait=0.0, metrics=metrics)
     with closing(inference):

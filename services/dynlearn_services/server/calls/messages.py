@@ -1,0 +1,67 @@
+"""Requests read and answers written, within the limits of their sizes."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import orjson
+
+from dynlearn.errors import TooLarge
+from dynlearn.protocol.messages import (
+    InferRequest,
+    InferResponse,
+    Message,
+    decode_request,
+    encode_response,
+)
+from dynlearn.protocol.tensors import Array
+from dynlearn_services.server.models.loaded_model import LoadedModel
+
+# Below this, another thread costs more than the work.
+_INLINE_BYTES = 1_048_576
+
+_dumps = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+async def decode(body: bytes, header_length: str | None) -> InferRequest:
+    """Read a request, away from the event loop if it is long."""
+    if len(body) <= _INLINE_BYTES:
+        return decode_request(body, header_length)
+    return await asyncio.to_thread(decode_request, body, header_length)
+
+
+async def encode(
+    model: LoadedModel, outputs: dict[str, Array], binary: Mapping[str, bool], id_: str | None
+) -> Message:
+    """Write an answer, away from the event loop if it is long."""
+    response = InferResponse(model.name, model.version, outputs, id_)
+    write: Callable[[], Message] = partial(
+        encode_response, response, {name for name in binary if binary[name]}, _dumps
+    )
+    if sum(values.nbytes for values in outputs.values()) <= _INLINE_BYTES:
+        return write()
+    return await asyncio.to_thread(write)
+
+
+def require_rows(inputs: Mapping[str, Array], most: int) -> None:
+    """Check how many rows there are.
+
+    Raises:
+        TooLarge: an input has more.
+    """
+    for name, values in inputs.items():
+        if len(values) > most:
+            raise TooLarge(f"{name}: expected at most {most} rows, got {len(values)}")
+
+
+def require_answer(size: int, most: int) -> None:
+    """Check how many bytes an answer would be.
+
+    Raises:
+        TooLarge: they are more.
+    """
+    if size > most:
+        raise TooLarge(
+            f"outputs: expected an answer of at most {most} bytes, got a request for {size}; "
+            "ask for fewer rows or outputs at a time"
+        )

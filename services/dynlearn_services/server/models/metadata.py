@@ -1,0 +1,60 @@
+"""A loaded model as the protocol describes it."""
+
+from collections.abc import Mapping, Sequence
+
+from dynlearn.protocol.metadata import Limits, ModelMetadata, ModelParameters, TensorMetadata
+from dynlearn.protocol.names import SAMPLE_MEMBER
+from dynlearn.spaces import DiscreteSpace
+from dynlearn_services.server.models.loaded_model import LoadedModel
+
+
+def describe(
+    loaded: LoadedModel,
+    versions: Sequence[str],
+    rewards: Mapping[str, tuple[str, ...]],
+    limits: Limits,
+) -> ModelMetadata:
+    """Return what a model takes and gives, and what a planner must know of it.
+
+    Args:
+        loaded: the model.
+        versions: that can be asked for.
+        rewards: that are known for such observations, by environment.
+        limits: of one request.
+    """
+    spec = loaded.model.spec
+    action = (
+        TensorMetadata(name="action", datatype="INT64", shape=[-1])
+        if isinstance(spec.action_space, DiscreteSpace)
+        else TensorMetadata(name="action", datatype="FP32", shape=[-1, spec.action_size])
+    )
+    return ModelMetadata(
+        name=loaded.name,
+        versions=list(versions),
+        platform="dynlearn",
+        inputs=[
+            TensorMetadata(name="observation", datatype="FP32", shape=[-1, spec.observation_size]),
+            action,
+        ],
+        outputs=[
+            TensorMetadata(
+                name=name, datatype="INT64" if name == SAMPLE_MEMBER else "FP32", shape=shape
+            )
+            for name, shape in loaded.outputs.shapes.items()
+        ],
+        parameters=ModelParameters(
+            version=loaded.version,
+            observation_size=spec.observation_size,
+            action_space=spec.action_space,
+            observation_columns=spec.observation_columns,
+            target_columns=spec.target_columns,
+            members=spec.members,
+            covariance="full" if spec.head == "scale_tril" else "diagonal",
+            full_state=spec.full_state,
+            learned_reward=loaded.reward is not None,
+            context_size=loaded.context_size,
+            precision=loaded.model.precision,
+            rewards=rewards,
+            limits=limits,
+        ),
+    )
