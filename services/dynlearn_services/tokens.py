@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,11 +21,17 @@ from dynlearn.storage.files import check_name, read_json, write_bytes
 
 Role = Literal["read", "write", "admin"]
 
-ROLES: tuple[Role, ...] = ("read", "write", "admin")
-"""From the least to the greatest."""
-
+_RANKS: dict[Role, int] = {"read": 0, "write": 1, "admin": 2}
 _PREFIX = "dynlearn_"
 _LOOK_EVERY = 1.0
+
+
+def least_role(roles: Iterable[Role | None]) -> Role | None:
+    """Return the one of some roles that allows least; None, that everyone has, before all."""
+    known = list(roles)
+    if None in known:
+        return None
+    return min((role for role in known if role is not None), key=_RANKS.__getitem__)
 
 
 class Token(BaseModel):
@@ -126,7 +133,7 @@ class Tokens:
                 "Authorization: expected Bearer and a token of this server; "
                 "make one with `dynlearn tokens create`"
             )
-        if ROLES.index(found.role) < ROLES.index(role):
+        if _RANKS[found.role] < _RANKS[role]:
             raise Forbidden(f"expected a token with role {role}, got one with role {found.role}")
         return found.name
 

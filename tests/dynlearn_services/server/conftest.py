@@ -1,5 +1,7 @@
+import asyncio
 from collections.abc import Callable, Iterator
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.spec import ModelSpec
 from dynlearn.registry import Registry
-from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
+from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn_services.server.inference.thread import Inference
 from dynlearn_services.server.metrics import Metrics
 
@@ -69,3 +71,43 @@ def inference(metrics) -> Iterator[Inference]:
     inference = Inference(threads=1, max_pending=8, batch_rows=100, batch_wait=0.0, metrics=metrics)
     yield inference
     inference.close()
+
+
+@pytest.fixture(scope="session")
+def walking(tmp_path_factory, make_model) -> Registry:
+    """A registry with models of continuous and of discrete actions, and one that gives no numbers.
+
+    Of ``arm`` there are versions 1 and 2, the latter of seed 0; ``walk`` predicts two columns.
+    """
+    registry = Registry(tmp_path_factory.mktemp("models"))
+    registry.publish("arm", make_model(seed=1).save)
+    registry.publish("arm", make_model().save)
+    registry.publish("walk", make_model(DiscreteSpace(n=3, start=1), (3, 1)).save)
+    broken = make_model()
+    with torch.no_grad():
+        broken.regressor.network.perceptrons[0][-1].bias.fill_(3e38)
+        broken.regressor.target_scaler.std.fill_(100)
+    registry.publish("broken", broken.save)
+    return registry
+
+
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    """A client that asks no proxy."""
+    with httpx.Client(trust_env=False) as http:
+        yield http
+
+
+@pytest.fixture(scope="session")
+def call() -> Callable[..., httpx.Response]:
+    """Ask an application in this process, without a socket."""
+
+    def ask(app, path, method="GET", **options) -> httpx.Response:
+        async def send():
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    return ask

@@ -1,20 +1,27 @@
-"""Access: who may ask for what."""
+"""Who may ask: the tokens of a server, and the role that a route asks for."""
+
+from starlette.datastructures import Headers
 
 from dynlearn_services.tokens import Role, Tokens
 
 
-def require_role(tokens: Tokens | None, role: Role | None, authorization: str) -> str:
-    """Return who asks, if they may.
+class Access:
+    """The door of a server; open to everyone where there are no tokens."""
 
-    Args:
-        tokens: of those who may ask; everyone may where it is None.
-        role: the least that is needed; everyone may where it is None.
-        authorization: the value of the HTTP header of that name.
+    def __init__(self, tokens: Tokens | None):
+        self._tokens = tokens
 
-    Raises:
-        Unauthorized: there is no token that is known.
-        Forbidden: the token's role is too low.
-    """
-    if tokens is None or role is None:
-        return ""
-    return tokens.require(authorization, role)
+    def require(self, headers: Headers, role: Role | None) -> str:
+        """Return the name of the token that a request shows, or nothing where none is needed.
+
+        Args:
+            headers: of the request.
+            role: the least that will do; None where everyone may ask.
+
+        Raises:
+            Unauthorized: it shows no token that is known.
+            Forbidden: the token's role is too low.
+        """
+        if self._tokens is None or role is None:
+            return ""
+        return self._tokens.require(headers.get("Authorization", ""), role)

@@ -1,4 +1,4 @@
-"""What becomes of work whose caller hangs up."""
+"""The connection of a request: whether anyone still waits for its answer."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -7,18 +7,17 @@ from typing import TypeVar
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
-HUNG_UP = 499
 # An answer that takes longer than this is given up when its caller hangs up.
 _PATIENCE_SECONDS = 0.05
 
 
-async def while_connected(answer: Awaitable[Result], request: Request) -> Result:
+async def while_connected(answer: Awaitable[Answer], request: Request) -> Answer:
     """Return an answer, or give it up when the caller hangs up.
 
     Raises:
-        HTTPException: the caller has hung up; nobody reads it, but the log does.
+        HTTPException: the caller has hung up, with a status of 499.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -40,7 +39,8 @@ async def while_connected(answer: Awaitable[Result], request: Request) -> Result
         if not gone:
             raise
         task.uncancel()
-        raise HTTPException(HUNG_UP, "expected the caller to wait, got a hang-up") from None
+        # Nobody reads it, but the log does.
+        raise HTTPException(499, "expected the caller to wait, got a hang-up") from None
     finally:
         timer.cancel()
         for watcher in watching:

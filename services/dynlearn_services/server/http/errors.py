@@ -1,8 +1,7 @@
 """One form for every error: ``{"error": text}`` with the right status."""
 
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from dynlearn.errors import DynlearnError, Unauthorized, Unavailable
 
@@ -23,8 +22,3 @@ def answer_error(method: str, path: str, error: Exception) -> JSONResponse:
     if status == Unauthorized.http_status:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error": message}, status, headers)
-
-
-async def handle_error(request: Request, error: Exception) -> JSONResponse:
-    """Do the same, as a handler of the application."""
-    return answer_error(request.method, request.url.path, error)

@@ -1,4 +1,4 @@
-"""Limits: of the bytes of all requests at once, and of the time that a reader may take."""
+"""Limits of all requests together: the bytes that they hold, and how long an answer may take."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -46,13 +46,13 @@ class Budget:
 
 
 async def send_in_time(send: Send, message: Message) -> None:
-    """Send a part of an answer, which is not waited on for ever.
+    """Send a part of an answer, but do not wait for its reader for ever.
 
     Raises:
-        TimeoutError: its reader has gone.
+        TimeoutError: the reader has not taken it in time.
     """
     if len(message.get("body", b"")) < _LARGE_PART:
         await send(message)
-        return
-    async with asyncio.timeout(_SEND_SECONDS):
-        await send(message)
+    else:
+        async with asyncio.timeout(_SEND_SECONDS):
+            await send(message)

@@ -1,4 +1,4 @@
-"""The log: each request has an id, which its answer and its line carry."""
+"""The log of requests: each has an id, which its answer and its line in the log carry."""
 
 import itertools
 import json
@@ -6,93 +6,89 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from dynlearn_services.server.http.limits import send_in_time
+from starlette.requests import Request
 
 REQUEST_ID = "X-Request-Id"
-CALLER = "dynlearn.caller"
-"""Where in a request's scope it stands who asks, once that is known."""
 
 _PLAIN_ID = re.compile(r"[!-~]{1,128}")
 
 logger = logging.getLogger("dynlearn.requests")
 
 
+@dataclass
+class Line:
+    """What is known of one request.
+
+    Attributes:
+        request_id: the caller's own, where it is plain, or one of the server's.
+        method: of HTTP.
+        path: decoded.
+        client: the caller's address.
+        began: a time of `time.perf_counter`.
+        status: of the answer; 0 until there is one.
+        caller: the name of its token.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    client: str
+    began: float = field(default_factory=time.perf_counter)
+    status: int = 0
+    caller: str = ""
+
+
 class RequestLog:
-    """An ASGI application around another one."""
+    """Where the lines of all requests go."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        lines: Literal["errors", "text", "json"],
-        on_error: Callable[[int], None],
-        with_id: bool,
-    ):
-        """Log what is asked of an application.
-
-        Args:
-            app: what answers.
-            lines: what to write of each request.
-            on_error: called with the status of every answer that is an error.
-            with_id: whether answers are to carry the id; a proxy may send its own.
-        """
-        self._app = app
-        self._write = {"errors": _write_errors, "text": _write_text, "json": _write_json}[lines]
-        self._on_error = on_error
-        self._with_id = with_id
+    def __init__(self, kind: Literal["errors", "text", "json"]):
+        """Choose what is written: of the server's faults alone, or of all, as text or JSON."""
+        self._write = _WRITES[kind]
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, and write down what came of it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began = time.perf_counter()
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = (
-            given if _PLAIN_ID.fullmatch(given) else f"{self._prefix}-{next(self._numbers)}"
+    def begin(self, request: Request) -> Line:
+        """Return the line of a request that has come."""
+        request_id = request.headers.get(REQUEST_ID, "")
+        if not _PLAIN_ID.fullmatch(request_id):
+            request_id = f"{self._prefix}-{next(self._numbers)}"
+        scope = request.scope
+        client = (scope.get("client") or ("",))[0]
+        return Line(request_id, scope["method"], scope["path"], client)
+
+    def end(self, line: Line) -> None:
+        """Write a line, if it is to be."""
+        self._write(
+            {
+                "request_id": line.request_id,
+                "method": line.method,
+                "path": line.path,
+                "status": line.status,
+                "seconds": round(time.perf_counter() - line.began, 6),
+                "caller": line.caller,
+                "client": line.client,
+            }
         )
-        status = 0
-
-        async def send_marked(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                if self._with_id:
-                    MutableHeaders(raw=message["headers"])[REQUEST_ID] = request_id
-            await send_in_time(send, message)
-
-        try:
-            await self._app(scope, receive, send_marked)
-        finally:
-            if status >= 400:
-                self._on_error(status)
-            self._write(
-                {
-                    "request_id": request_id,
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "status": status,
-                    "seconds": round(time.perf_counter() - began, 6),
-                    "caller": scope.get(CALLER, ""),
-                    "client": (scope.get("client") or ("",))[0],
-                }
-            )
 
 
-def _write_errors(line: dict[str, Any]) -> None:
+def _write_errors(line: Mapping[str, Any]) -> None:
     if line["status"] >= 500:
         _write_text(line)
 
 
-def _write_text(line: dict[str, Any]) -> None:
+def _write_text(line: Mapping[str, Any]) -> None:
     logger.info("%s", " ".join(f"{name}={value}" for name, value in line.items()))
 
 
-def _write_json(line: dict[str, Any]) -> None:
+def _write_json(line: Mapping[str, Any]) -> None:
     logger.info("%s", json.dumps({"time": time.time(), **line}))
+
+
+_WRITES: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
+    "errors": _write_errors,
+    "text": _write_text,
+    "json": _write_json,
+}

@@ -102,7 +102,8 @@ def take_fitting(
 ) -> int:
     """Move what can be computed with a batch from a queue to it, and return the rows there are."""
     rows = sum(work.inputs.rows for work in batch)
-    for _ in range(len(waiting)):
+    kept = []
+    while waiting and rows < most_rows:
         work = waiting.popleft()
         if (
             isinstance(work, Prediction)
@@ -112,7 +113,8 @@ def take_fitting(
             batch.append(work)
             rows += work.inputs.rows
         else:
-            waiting.append(work)
+            kept.append(work)
+    waiting.extendleft(reversed(kept))
     return rows
 
 

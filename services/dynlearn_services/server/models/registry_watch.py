@@ -44,15 +44,15 @@ class RegistryWatch:
 
     def _run(self) -> None:
         while not self._closed.wait(_LOOK_EVERY):
-            try:
-                self._look_at_all()
-            except OSError as error:
-                logger.warning("cannot read the registry: %s", error)
+            self._look_at_all()
 
     def _look_at_all(self) -> None:
-        # A function of its own, after which nothing here holds a model that is unloaded.
-        for served in self._wanted():
-            self._look(served)
+        # On its own, so that nothing is held between two looks.
+        try:
+            for served in self._wanted():
+                self._look(served)
+        except OSError as error:
+            logger.warning("cannot read the registry: %s", error)
 
     def _look(self, served: ServedModel) -> None:
         try:

@@ -92,8 +92,8 @@ class Samples:
             return prediction.mean
         factor = torch.linalg.cholesky(prediction.covariance.double())
         noise = self.noise[rows].to(model.device).double().unsqueeze(-1)
-        drawn: Tensor = (prediction.mean + (factor @ noise).squeeze(-1)).float()
-        return drawn
+        sample: Tensor = prediction.mean + (factor @ noise).squeeze(-1)
+        return sample.float()
 
 
 def predict(model: DynamicsModel, inputs: Inputs) -> Prediction:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dynlearn.errors import DynlearnError, InvalidInput
+from dynlearn.errors import DynlearnError, InvalidInput, NotFound
 from dynlearn.registry import ModelVersion, Registry
 from dynlearn_services.server.models.loaded_model import LoadedModel
 
@@ -49,12 +49,6 @@ class ServedModel:
         """Let a version answer by default."""
         if self.current is not None:
             self.current.last_used = time.monotonic()
-            logger.info(
-                "model %s: version %s in place of %s",
-                loaded.name,
-                loaded.version,
-                self.current.version,
-            )
         self.current = loaded
 
     def states(self, name: str, published: Iterable[str]) -> list[VersionState]:
@@ -70,16 +64,18 @@ class ServedModel:
 
 
 def read_first(
-    registry: Registry, references: Sequence[str], read: Callable[[ModelVersion], LoadedModel]
+    registry: Registry,
+    references: Sequence[str],
+    read: Callable[[ModelVersion], LoadedModel],
 ) -> dict[str, ServedModel]:
-    """Return the models that references name, each with its version; with none, all there are.
+    """Return what references name, each with its first version in memory, by the models' names.
 
-    One that nobody named and that cannot be read is left out, and the log says why.
+    With no references, all models that can be read.
 
     Raises:
-        NotFound: a reference names nothing.
+        NotFound: a reference names nothing, or there is no model.
         InvalidInput: two name the same model.
-        CorruptData: a version that is named is truncated or altered.
+        CorruptData: a version is truncated or altered.
     """
     found: dict[str, ServedModel] = {}
     for reference in references or registry.names():
@@ -92,10 +88,14 @@ def read_first(
                 raise
             logger.error("model %s: %s", reference, error)
             continue
-        if version.name in found:
+        other = found.setdefault(version.name, served)
+        if other is not served:
             raise InvalidInput(
-                f"expected one reference to a model, got {found[version.name].reference} and "
-                f"{reference}; others of its versions are served to those who name them"
+                f"expected one reference to a model, got {other.reference} and {reference};"
+                " others of its versions are served to those who name them"
             )
-        found[version.name] = served
+    if not found:
+        raise NotFound(
+            f"expected a model in {registry.root}, got none; train one with `dynlearn train`"
+        )
     return found

@@ -6,9 +6,11 @@ ask for it by its version.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -21,7 +23,7 @@ from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.models.registry_watch import RegistryWatch
 from dynlearn_services.server.models.served_model import ServedModel, VersionState, read_first
 
-_GIB = 2**30
+logger = logging.getLogger(__name__)
 
 
 class ServedModels:
@@ -44,9 +46,8 @@ class ServedModels:
             CorruptData: a version is truncated or altered.
         """
         self._registry = registry
-        self._device = device
-        self._precision = precision
-        self._limit = memory_limit_gib * _GIB
+        self._read = partial(LoadedModel.load, device=device, precision=precision)
+        self._limit = memory_limit_gib * 2**30
         self._metrics = metrics
         self._serves_all = not references
         self._unloaded: set[str] = set()
@@ -58,10 +59,6 @@ class ServedModels:
         self._served: Mapping[str, ServedModel] = read_first(registry, references, self._read)
         # Of a model that is unloaded too, for when it is loaded again.
         self._references = {name: served.reference for name, served in self._served.items()}
-        if not self._served:
-            raise NotFound(
-                f"expected a model in {registry.root}, got none; train one with `dynlearn train`"
-            )
 
     def open(self, warm_up: Callable[[LoadedModel], None]) -> None:
         """Warm the first versions, make them answer, and begin to watch the registry.
@@ -120,7 +117,7 @@ class ServedModels:
         """
         if version is None:
             return self.find(name)
-        found = self.find_loaded(name, version)
+        found = self._find_loaded(name, version)
         if found is None:
             found = await asyncio.to_thread(self.load_version, name, version)
         return found
@@ -134,7 +131,7 @@ class ServedModels:
             CorruptData: the version is truncated or altered.
         """
         with self._loading:
-            found = self.find_loaded(name, version)
+            found = self._find_loaded(name, version)
             if found is None:
                 served = self._require(name)
                 try:
@@ -147,8 +144,7 @@ class ServedModels:
 
     def versions(self, name: str) -> list[str]:
         """Return the versions that can be asked for, oldest first."""
-        known = {*self._registry.versions(name), *self._require(name).versions}
-        return sorted(known, key=int)
+        return sorted({*self._registry.versions(name), *self._require(name).versions}, key=int)
 
     def load(self, name: str) -> None:
         """Serve a model, as the protocol's load asks for: the version that it was configured with.
@@ -191,13 +187,7 @@ class ServedModels:
             )
         ]
 
-    def find_loaded(self, name: str, version: str) -> LoadedModel | None:
-        """Return a version if it is in memory and warm.
-
-        Raises:
-            NotFound: no model of this name is served.
-            Unavailable: the model is still warming up.
-        """
+    def _find_loaded(self, name: str, version: str) -> LoadedModel | None:
         self.find(name)
         found = self._require(name).versions.get(version)
         if found is not None:
@@ -225,7 +215,8 @@ class ServedModels:
 
     def _follow(self, served: ServedModel, version: ModelVersion) -> None:
         """Make a version the one that answers by default, when it is warm."""
-        if served.current is not None and served.current.version == version.version:
+        before = served.current
+        if before is not None and before.version == version.version:
             return
         loaded = served.versions.get(version.version) or self._load(served, version)
         served.swap(loaded)
@@ -233,10 +224,10 @@ class ServedModels:
         if version.name not in self._served:
             self._served = {**self._served, version.name: served}
             self._new.pop(version.name, None)
+        else:
+            was = before.version if before else "none"
+            logger.info("model %s: version %s in place of %s", version.name, version.version, was)
         self._keep_within_limit()
-
-    def _read(self, version: ModelVersion) -> LoadedModel:
-        return LoadedModel.load(version, self._device, self._precision)
 
     def _load(self, served: ServedModel, version: ModelVersion) -> LoadedModel:
         loaded = self._read(version)

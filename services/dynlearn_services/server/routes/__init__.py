@@ -1,1 +1,1 @@
-"""The routes of the server."""
+"""The one table of routes, and all that is made from it: matching, access, the API's page."""

@@ -1,4 +1,4 @@
-"""Bodies that can be sent as they stand, made for a model that is served."""
+"""Examples for the API's page: bodies that the served model answers as they stand."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.service import Service
 
 
-def examples(service: Service) -> dict[str, Any]:
+def examples_of(service: Service) -> dict[str, Any]:
     """Return what can be sent as it stands, by what it is an example of.
 
     Nothing where there are tokens: the page is open, and what is served is not.

@@ -1,123 +1,126 @@
-"""The OpenAPI document of the table of routes."""
+"""The OpenAPI document, made from the table of routes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from dynlearn.protocol.documents import RequestDocument
 from dynlearn.protocol.messages import HEADER_LENGTH
-from dynlearn_services.server.http.answers import ErrorDocument
-from dynlearn_services.server.routes.examples import examples
-from dynlearn_services.server.routes.route import Route, TensorBody
-from dynlearn_services.server.routes.table import TABLE
+from dynlearn_services.server.routes.examples import examples_of
+from dynlearn_services.server.routes.route import Route, Tensors
 from dynlearn_services.server.service import Service
 
-Mode = Literal["validation", "serialization"]
-Refer = Callable[[type[BaseModel], Mode], dict[str, Any]]
+_Mode = Literal["validation", "serialization"]
 
-_BINARY = {
-    "schema": {"type": "string", "format": "binary"},
-    "x-layout": f"the JSON, its length in the header {HEADER_LENGTH}, then the tensors",
-}
+_REFERENCE = "#/components/schemas/{model}"
 
 
-def describe(service: Service, version: str) -> dict[str, Any]:
-    """Return the OpenAPI document of a server.
+class ErrorDocument(BaseModel):
+    """What every error looks like."""
+
+    error: str
+
+
+def describe_routes(app: FastAPI, routes: Iterable[Route], service: Service) -> dict[str, Any]:
+    """Return the OpenAPI document of an application.
 
     Args:
+        app: whose title it has.
+        routes: those with a tag are described.
         service: what is served; its first model gives the examples.
-        version: of dynlearn.
     """
-    shown = [route for route in TABLE if route.tag]
-    schemas, definitions = models_json_schema(
-        sorted(_documents(shown), key=str), ref_template="#/components/schemas/{model}"
-    )
-    found = examples(service)
-    paths: dict[str, dict[str, Any]] = {}
+    shown = [route for route in routes if route.tag is not None]
+    examples = examples_of(service)
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=[])
+    document["components"] = components = {"schemas": _schemas(shown)}
     for route in shown:
-        operation = _operation(route, lambda kind, mode: schemas[kind, mode], found)
-        paths.setdefault(route.path, {})[route.method.lower()] = operation
-    document: dict[str, Any] = {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "dynlearn",
-            "summary": "Dynamics models in the Open Inference Protocol v2",
-            "version": version,
-        },
-        "paths": paths,
-        "components": {"schemas": definitions["$defs"]},
-    }
+        # Nothing changes what is served because someone tries what the page shows.
+        operation = _operation(route, {} if route.role == "admin" else examples)
+        if service.tokens is not None and route.role is None:
+            operation["security"] = []
+        document["paths"].setdefault(route.path, {})[route.method.lower()] = operation
     if service.tokens is not None:
-        scheme = {"type": "http", "scheme": "bearer"}
-        document["components"]["securitySchemes"] = {"token": scheme}
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
     return document
 
 
-def _documents(routes: Iterable[Route]) -> set[tuple[type[BaseModel], Mode]]:
-    documents: set[tuple[type[BaseModel], Mode]] = {(ErrorDocument, "serialization")}
+def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
+    """Return the schemas of all that is read and given, by the names of the models."""
+    kinds: dict[tuple[type[BaseModel], _Mode], None] = {(ErrorDocument, "serialization"): None}
     for route in routes:
-        answer = route.answer[0] if isinstance(route.answer, list) else route.answer
-        if not isinstance(answer, str):
-            documents.add((answer, "serialization"))
-        if isinstance(route.body, TensorBody):
-            documents |= {(RequestDocument, "validation"), (route.body.parameters, "validation")}
-        elif route.body is not None:
-            documents.add((route.body, "validation"))
-    return documents
+        for content in (route.body, route.answer):
+            if isinstance(content, Tensors):
+                # The same tensors come and go, so that one schema is for both.
+                for each in (content.document, content.parameters):
+                    if each is not None:
+                        kinds[each, "validation"] = None
+            elif isinstance(content, type):
+                mode: _Mode = "validation" if content is route.body else "serialization"
+                kinds[content, mode] = None
+    _, schemas = models_json_schema(list(kinds), ref_template=_REFERENCE)
+    found: dict[str, Any] = schemas["$defs"]
+    return dict(sorted(found.items()))
 
 
-def _operation(route: Route, refer: Refer, found: Mapping[str, Any]) -> dict[str, Any]:
-    assert route.call is not None
-    name = route.call.__name__ + ("_version" if "version" in route.names else "")
-    title, _, more = route.description.partition("\n\n")
+def _operation(route: Route, examples: Mapping[str, Any]) -> dict[str, Any]:
+    name = route.summary.lower().replace(" ", "_")
     operation: dict[str, Any] = {
         "tags": [route.tag],
-        "summary": route.call.__name__.replace("_", " ").capitalize(),
-        "operationId": name,
+        "summary": route.summary,
+        "operationId": f"{name}_version" if "version" in route.parts else name,
         "responses": {
-            "200": {"description": "the answer", "content": _answer(route, refer)},
-            "default": {
-                "description": "any error",
-                "content": _json(refer(ErrorDocument, "serialization")),
-            },
+            "200": {"description": "the answer", **_content(route.answer)},
+            "default": {"description": "any error", **_content(ErrorDocument)},
         },
     }
     if route.description:
-        operation["description"] = f"{title}\n\n{more}".strip()
-    if route.names:
-        operation["parameters"] = [_parameter(each, found) for each in route.names]
-    if isinstance(route.body, TensorBody):
-        shown = {"example": found[route.body.example]} if route.body.example in found else {}
-        json = _json(refer(RequestDocument, "validation"), **shown)
-        operation["requestBody"] = {"required": True, "content": json | _binary()}
-        operation["x-parameters"] = refer(route.body.parameters, "validation")
-    elif route.body is not None:
-        operation["requestBody"] = {"content": _json(refer(route.body, "validation"))}
+        operation["description"] = route.description
+    if route.role is not None:
+        operation["x-role"] = route.role
+    if route.parts:
+        operation["parameters"] = [
+            {
+                "name": part,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string"},
+                **_example(part, examples),
+            }
+            for part in route.parts
+        ]
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": isinstance(route.body, Tensors),
+            **_content(route.body, _example(name, examples)),
+        }
+    if isinstance(route.body, Tensors) and route.body.parameters is not None:
+        operation["x-parameters"] = _reference(route.body.parameters)
     return operation
 
 
-def _answer(route: Route, refer: Refer) -> dict[str, Any]:
-    if isinstance(route.answer, str):
-        return {route.answer: {"schema": {"type": "string"}}}
-    if isinstance(route.answer, list):
-        items = refer(route.answer[0], "serialization")
-        return _json({"type": "array", "items": items})
-    answer = _json(refer(route.answer, "serialization"))
-    return answer | _binary() if isinstance(route.body, TensorBody) else answer
+def _content(
+    content: type[BaseModel] | Tensors | str, example: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what a body is, by its media type."""
+    if isinstance(content, str):
+        return {"content": {content: {"schema": {"type": "string"}}}}
+    if isinstance(content, Tensors):
+        binary = {
+            "schema": {"type": "string", "format": "binary"},
+            "x-layout": f"the JSON, its length in the header {HEADER_LENGTH}, then the tensors",
+        }
+        json = {"schema": _reference(content.document), **(example or {})}
+        return {"content": {"application/json": json, "application/octet-stream": binary}}
+    return {"content": {"application/json": {"schema": _reference(content), **(example or {})}}}
 
 
-def _json(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"application/json": {"schema": schema, **more}}
+def _reference(document: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=document.__name__)}
 
 
-def _binary() -> dict[str, Any]:
-    return {"application/octet-stream": _BINARY}
-
-
-def _parameter(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    example = {"example": found[name]} if name in found else {}
-    schema = {"type": "string"}
-    return {"name": name, "in": "path", "required": True, "schema": schema, **example}
+def _example(name: str, examples: Mapping[str, Any]) -> dict[str, Any]:
+    return {"example": examples[name]} if name in examples else {}

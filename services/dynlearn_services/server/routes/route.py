@@ -1,5 +1,6 @@
-"""Route: one thing that can be asked of the server."""
+"""Route: what a caller may ask for, of whom it is asked, and what answers."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -11,53 +12,57 @@ from starlette.responses import Response
 from dynlearn_services.server.service import Service
 from dynlearn_services.tokens import Role
 
+# Of the service, a request, and the parts of its path by their names in the template.
 Call = Callable[[Service, Request, Mapping[str, str]], Awaitable[Response]]
-"""Answers a request, given the parts of its path by name."""
+
+_PART = re.compile(r"{(\w+)}")
 
 
 @dataclass(frozen=True)
-class TensorBody:
-    """Tensors in JSON or after it, both ways.
+class Tensors:
+    """A body that is JSON, or JSON with tensors after it.
 
     Attributes:
-        parameters: what may be said beside them.
-        example: which of the served model's examples can be sent as it stands.
+        document: the JSON.
+        parameters: what its key of that name may hold.
     """
 
-    parameters: type[BaseModel]
-    example: str
+    document: type[BaseModel]
+    parameters: type[BaseModel] | None = None
 
 
 @dataclass(frozen=True)
 class Route:
-    """A method and a path, who may ask it, what comes and goes, and the call that answers.
+    """One row of the table.
 
     Attributes:
-        method: of HTTP; HEAD is answered where GET is.
-        path: with ``{name}`` for each part that varies, which is one segment.
-        role: the least that is needed where there are tokens; None is open to everyone.
-        call: what answers; None leaves it to the page of the API.
-        answer: what comes back: a document, a list of them, or bytes of a media type.
-        body: what is to be sent.
-        tag: under which it stands on the page; empty leaves it out.
-        description: the first paragraph is the title.
+        method: of HTTP; HEAD goes where GET does.
+        path: whole segments, those in braces standing for any one.
+        role: the least that will do; None where everyone may ask.
+        call: what answers.
+        summary: its title on the API's page.
+        answer: what it gives: JSON, tensors, or something of a media type.
+        body: what it reads.
+        tag: its group on the API's page; None where it is not there.
+        description: the text on the API's page.
     """
 
     method: Literal["GET", "POST"]
     path: str
     role: Role | None
-    call: Call | None
-    answer: type[BaseModel] | list[type[BaseModel]] | str
-    body: type[BaseModel] | TensorBody | None = None
-    tag: str = ""
+    call: Call
+    summary: str
+    answer: type[BaseModel] | Tensors | str
+    body: type[BaseModel] | Tensors | None = None
+    tag: str | None = None
     description: str = ""
 
     @property
-    def segments(self) -> tuple[str, ...]:
-        """The path's parts."""
-        return tuple(self.path.split("/")[1:])
+    def parts(self) -> list[str]:
+        """The names of the segments that stand for any."""
+        return _PART.findall(self.path)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the parts that vary."""
-        return tuple(part[1:-1] for part in self.segments if part.startswith("{"))
+
+def answer_json(document: BaseModel) -> Response:
+    """Return a document as JSON: pydantic's own, which knows infinite bounds."""
+    return Response(document.model_dump_json(), media_type="application/json")

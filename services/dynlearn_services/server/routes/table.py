@@ -1,92 +1,49 @@
-"""The table of routes: all that can be asked of the server, and by whom.
+"""The one table of routes: what the server answers, to whom, and with what.
 
-The router, the guard and the page of the API read this table, and there is no other.
+The matcher, the check of roles and the API's page are made from it, and know of nothing else.
 """
 
-from dynlearn.protocol.documents import ResponseDocument
+from dataclasses import replace
+
+from dynlearn.protocol.documents import RequestDocument, ResponseDocument
 from dynlearn.protocol.metadata import ModelMetadata
-from dynlearn_services.server.calls.models import ModelReady, describe_model, model_ready
 from dynlearn_services.server.calls.parameters import PredictParameters, RolloutParameters
-from dynlearn_services.server.calls.repository import (
-    IndexRequest,
-    VersionDocument,
-    index,
-    load,
-    unload,
-)
-from dynlearn_services.server.calls.server import (
-    Live,
-    Ready,
-    ServerMetadata,
-    describe_server,
-    live,
-    metrics,
-    ready,
-)
-from dynlearn_services.server.calls.tensors import infer, rollout
-from dynlearn_services.server.http.answers import Nothing
-from dynlearn_services.server.routes.route import Route, TensorBody
+from dynlearn_services.server.routes import models, pages, repository, server, tensors
+from dynlearn_services.server.routes.route import Route, Tensors
 
-PAGE_FILES = "/docs-files"
-"""Where the files are that the page of the API consists of."""
 
-_INFER = """Predict next observations.
+def _with_versions(route: Route) -> tuple[Route, Route]:
+    """Return a route of a model, and the same of one of its versions."""
+    path = route.path.replace("{name}", "{name}/versions/{version}")
+    return route, replace(route, path=path)
 
-Inputs: `observation` [N, O] and `action` [N, A] (integers [N] where actions are discrete); \
-optionally `member`, integers [N]: which member alone answers each row, at a fraction of the work; \
-and `context` [N, G], the goal of a learned reward. Outputs: those of the model's metadata, in \
-JSON or as binary tensors."""
 
-_ROLLOUT = """Imagine what action sequences lead to, and judge them.
-
-Inputs: `observations` [S, O], `actions` [S, P, H, A] (integers [S, P, H] where actions are \
-discrete), and `context` [S, G], such as the goal, where the reward needs one. Outputs: `returns` \
-and `return_std` [S, P], which need a reward, `trajectory_mean` and `trajectory_variance` \
-[S, P, H, O], `trajectory_covariance` [S, P, H, O, O], `particles` [S, P, N, H, O]. A return that \
-is not finite is given as the lowest float32."""
-
-_OF_A_MODEL = ("/models/{name}", "/models/{name}/versions/{version}")
-
-TABLE: tuple[Route, ...] = (
-    Route("GET", "/v2", "read", describe_server, ServerMetadata, tag="server"),
-    Route("GET", "/v2/health/live", None, live, Live, tag="server"),
-    Route("GET", "/v2/health/ready", None, ready, Ready, tag="server"),
-    Route("GET", "/metrics", "read", metrics, "text/plain", tag="server"),
-    *(
-        route
-        for of_a_model in _OF_A_MODEL
-        for route in (
-            Route("GET", f"/v2{of_a_model}", "read", describe_model, ModelMetadata, tag="models"),
-            Route("GET", f"/v2{of_a_model}/ready", "read", model_ready, ModelReady, tag="models"),
-            Route(
-                "POST",
-                f"/v2{of_a_model}/infer",
-                "read",
-                infer,
-                ResponseDocument,
-                TensorBody(PredictParameters, "infer"),
-                "models",
-                _INFER,
-            ),
-            Route(
-                "POST",
-                f"/v1{of_a_model}/rollout",
-                "read",
-                rollout,
-                ResponseDocument,
-                TensorBody(RolloutParameters, "rollout"),
-                "models",
-                _ROLLOUT,
-            ),
-        )
+ROUTES: tuple[Route, ...] = (
+    Route("GET", pages.PAGE, None, pages.show_page, "Page", "text/html"),
+    Route("GET", f"{pages.PAGE_FILES}/{{file}}", None, pages.show_file, "File", "*/*"),
+    Route("GET", pages.DOCUMENT, None, pages.show_document, "Document", "application/json"),
+    Route(
+        "GET",
+        "/v2",
+        "read",
+        server.describe_server,
+        "Describe Server",
+        server.ServerDocument,
+        tag="server",
     ),
+    Route("GET", "/v2/health/live", None, server.live, "Live", server.LiveDocument, tag="server"),
+    Route(
+        "GET", "/v2/health/ready", None, server.ready, "Ready", server.ReadyDocument, tag="server"
+    ),
+    Route("GET", "/metrics", "read", server.metrics, "Metrics", "text/plain", tag="server"),
     Route(
         "POST",
         "/v2/repository/index",
         "read",
-        index,
-        [VersionDocument],
-        IndexRequest,
+        repository.index,
+        "Index",
+        repository.IndexDocument,
+        repository.IndexRequest,
         "repository",
         "List all versions of all models, or those in memory where `ready` is true.",
     ),
@@ -94,21 +51,78 @@ TABLE: tuple[Route, ...] = (
         "POST",
         "/v2/repository/models/{name}/load",
         "admin",
-        load,
-        Nothing,
+        repository.load,
+        "Load",
+        repository.EmptyDocument,
         tag="repository",
-        description="Serve a model's champion.",
+        description="Serve a model: the version that was configured, else its champion.",
     ),
     Route(
         "POST",
         "/v2/repository/models/{name}/unload",
         "admin",
-        unload,
-        Nothing,
+        repository.unload,
+        "Unload",
+        repository.EmptyDocument,
         tag="repository",
         description="Serve a model no more.",
     ),
-    Route("GET", "/docs", None, None, "text/html"),
-    Route("GET", "/openapi.json", None, None, "application/json"),
-    Route("GET", f"{PAGE_FILES}/{{file}}", None, None, "application/octet-stream"),
+    *_with_versions(
+        Route(
+            "GET",
+            "/v2/models/{name}",
+            "read",
+            models.describe_model,
+            "Describe Model",
+            ModelMetadata,
+            tag="models",
+        )
+    ),
+    *_with_versions(
+        Route(
+            "GET",
+            "/v2/models/{name}/ready",
+            "read",
+            models.model_ready,
+            "Model Ready",
+            models.ModelReadyDocument,
+            tag="models",
+        )
+    ),
+    *_with_versions(
+        Route(
+            "POST",
+            "/v2/models/{name}/infer",
+            "read",
+            tensors.infer,
+            "Infer",
+            Tensors(ResponseDocument),
+            Tensors(RequestDocument, PredictParameters),
+            "models",
+            "Predict next observations.\n\nInputs: `observation` [N, O] and `action` [N, A] "
+            "(integers [N] where actions are discrete); optionally `member`, integers [N]: which "
+            "member alone answers each row, at a fraction of the work; and `context` [N, G], the "
+            "goal of a learned reward. Outputs: those of the model's metadata, in JSON or as "
+            "binary tensors.",
+        )
+    ),
+    *_with_versions(
+        Route(
+            "POST",
+            "/v1/models/{name}/rollout",
+            "read",
+            tensors.rollout,
+            "Rollout",
+            Tensors(ResponseDocument),
+            Tensors(RequestDocument, RolloutParameters),
+            "models",
+            "Imagine what action sequences lead to, and judge them.\n\nInputs: `observations` "
+            "[S, O], `actions` [S, P, H, A] (integers [S, P, H] where actions are discrete), and "
+            "`context` [S, G], such as the goal, where the reward needs one. Outputs: `returns` "
+            "and `return_std` [S, P], which need a reward, `trajectory_mean` and "
+            "`trajectory_variance` [S, P, H, O], `trajectory_covariance` [S, P, H, O, O], "
+            "`particles` [S, P, N, H, O]. A return that is not finite is given as the lowest "
+            "float32.",
+        )
+    ),
 )

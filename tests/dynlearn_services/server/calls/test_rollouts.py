@@ -19,7 +19,6 @@ from dynlearn.rollout.returns import Estimator, estimate_returns
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn.task import find_task
 from dynlearn_services.server import running_server
-from dynlearn_services.server.calls.rewards import find_reward
 
 STARTS, CANDIDATES, STEPS = 3, 4, 5
 SLIDE = find_task("dynlearn/ObjectSlide-v1")
@@ -346,12 +345,3 @@ def test_a_model_of_some_columns_cannot_roll_out(url, tensors):
     answer = post(url, tensors, name="part")
     assert answer.status_code == 400
     assert "train without target_columns" in answer.json()["error"]
-
-
-def test_a_reward_of_several_tasks_needs_the_environment():
-    from dataclasses import replace
-
-    twin = replace(SLIDE, environment="Twin-v0")
-    with pytest.raises(InvalidInput, match=r"several tasks .* dynlearn/ObjectSlide-v1, Twin-v0"):
-        find_reward((SLIDE, twin), "dense", None, 4)
-    assert find_reward((SLIDE, twin), "dense", "Twin-v0", 4) is SLIDE.rewards["dense"]

@@ -4,6 +4,10 @@ import sys
 
 import pytest
 
+from dynlearn_services.server.models.loaded_model import LoadedModel
+from dynlearn_services.server.models.memory import evict
+from dynlearn_services.server.models.served_model import ServedModel
+
 # Small blocks between others that stay: nothing at the end of the heap becomes free by itself.
 FRAGMENT = """
 import ctypes, os
@@ -32,3 +36,21 @@ def test_freed_blocks_are_handed_back():
         [sys.executable, "-c", FRAGMENT], capture_output=True, text=True, check=True
     )
     assert int(run.stdout) > 90 * 2**20
+
+
+def test_the_least_recently_used_leave_first_and_the_current_never(make_model):
+    def loaded(version, last_used):
+        loaded = LoadedModel("arm", version, make_model())
+        loaded.size, loaded.last_used = 10, last_used
+        return loaded
+
+    arm = ServedModel("arm")
+    for version, last_used in (("1", 0.0), ("2", 2.0), ("3", 1.0)):
+        arm.keep(loaded(version, last_used))
+    leg = ServedModel("leg")
+    leg.keep(loaded("1", 3.0))
+    arm.current = arm.versions["1"]
+    served = {"arm": arm, "leg": leg}
+    assert evict(served, 30) == []
+    assert evict(served, 15) == ["arm", "arm"]
+    assert (list(arm.versions), list(leg.versions)) == (["1"], ["1"])

@@ -1,3 +1,4 @@
+import asyncio
 import shutil
 import time
 import weakref
@@ -13,8 +14,8 @@ from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.models.metadata import describe
 from dynlearn_services.server.models.served_models import ServedModels
 
-LIMITS = Limits(max_rows=1, max_body_bytes=1, max_answer_bytes=1)
 LIMIT = 1.0
+LIMITS = Limits(max_rows=1, max_body_bytes=2, max_answer_bytes=3)
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_new_version_takes_over_within_a_second(arm, make_model, serve):
     arm.publish("arm", make_model(seed=3).save)
     assert within(1, lambda: models.find("arm").version == "3")
     assert warmed == ["2", "3"]
-    assert models.find_loaded("arm", "2") is before
+    assert models.load_version("arm", "2") is before
     arm.set_alias("arm", "champion", "1")
     assert within(1, lambda: models.find("arm").version == "1")
     # It is still there: going back costs nothing.
@@ -129,9 +130,19 @@ def test_a_version_deleted_from_the_registry_goes_on_answering(arm, serve):
     shutil.rmtree(arm.root / "arm" / "1")
     shutil.rmtree(arm.root / "arm" / "2")
     time.sleep(0.6)
-    assert models.find_loaded("arm", "1") is pinned
+    assert models.load_version("arm", "1") is pinned
     assert models.find("arm").version == "2"
     assert models.versions("arm") == ["1", "2"]
+
+
+def test_a_version_is_found_from_an_event_loop(arm, serve):
+    models = serve(arm, "arm")
+    assert asyncio.run(models.find_version("arm", None)) is models.find("arm")
+    found = asyncio.run(models.find_version("arm", "1"))
+    assert found.version == "1"
+    assert asyncio.run(models.find_version("arm", "1")) is found
+    with pytest.raises(NotFound, match="version of model arm, got '3'"):
+        asyncio.run(models.find_version("arm", "3"))
 
 
 def test_the_version_asked_for_longest_ago_leaves_first(arm, make_model, serve):
@@ -141,11 +152,11 @@ def test_the_version_asked_for_longest_ago_leaves_first(arm, make_model, serve):
     models = serve(arm, "arm", limit=2.5 * size / 2**30)
     models.load_version("arm", "1")
     models.load_version("arm", "2")
-    assert models.find_loaded("arm", "1") is not None
+    models.load_version("arm", "1")
     models.load_version("arm", "3")
-    assert [models.find_loaded("arm", v) is not None for v in "1234"] == [True, False, True, True]
+    assert [states(models)["arm", v][0] == "READY" for v in "1234"] == [True, False, True, True]
     assert models.load_version("arm", "2").version == "2"
-    assert [models.find_loaded("arm", v) is not None for v in "1234"] == [False, True, True, True]
+    assert [states(models)["arm", v][0] == "READY" for v in "1234"] == [False, True, True, True]
 
 
 def test_what_was_counted_of_a_version_leaves_with_it(arm, make_model, serve, metrics):

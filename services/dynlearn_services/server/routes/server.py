@@ -1,54 +1,51 @@
-"""What the server says of itself: its name, its health, its figures."""
+"""The calls about the server itself."""
 
 from collections.abc import Mapping
-from importlib.metadata import version as installed_version
+from importlib.metadata import version
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dynlearn.errors import Unavailable
-from dynlearn_services.server.http.answers import answer_json
+from dynlearn_services.server.routes.route import answer_json
 from dynlearn_services.server.service import Service
 
-
-class ServerMetadata(BaseModel):
-    """The server as the protocol describes it."""
-
-    name: str
-    version: str
-    extensions: list[str]
+VERSION = version("dynlearn")
 
 
-class Live(BaseModel):
-    """Whether the server runs."""
+class ServerDocument(BaseModel):
+    """What the server is, and which parts of the protocol it knows."""
+
+    name: str = "dynlearn"
+    version: str = VERSION
+    extensions: tuple[str, ...] = ("binary_tensor_data", "model_repository")
+
+
+class LiveDocument(BaseModel):
+    """That the server answers."""
 
     live: bool
 
 
-class Ready(BaseModel):
-    """Whether the server answers."""
+class ReadyDocument(BaseModel):
+    """That every model has a version that answers."""
 
     ready: bool
 
 
 async def describe_server(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
-    """Answer with the server's name, version and extensions."""
-    extensions = ["binary_tensor_data", "model_repository"]
-    return answer_json(
-        ServerMetadata(
-            name="dynlearn", version=installed_version("dynlearn"), extensions=extensions
-        )
-    )
+    """Say what the server is."""
+    return answer_json(ServerDocument())
 
 
 async def live(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
-    """Answer that the server runs."""
-    return answer_json(Live(live=True))
+    """Say that the server answers."""
+    return answer_json(LiveDocument(live=True))
 
 
 async def ready(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
-    """Answer that every model answers.
+    """Say that every model answers.
 
     Raises:
         Unavailable: one is still warming up, or the server is ending.
@@ -56,10 +53,10 @@ async def ready(service: Service, request: Request, parts: Mapping[str, str]) ->
     if service.is_draining:
         raise Unavailable("the server is ending; ask another one")
     service.models.require_ready()
-    return answer_json(Ready(ready=True))
+    return answer_json(ReadyDocument(ready=True))
 
 
 async def metrics(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
-    """Answer with the page that Prometheus reads."""
+    """Return the page that Prometheus reads."""
     content, kind = service.metrics.page()
     return Response(content, headers={"Content-Type": kind})

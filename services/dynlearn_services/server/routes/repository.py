@@ -1,15 +1,15 @@
-"""The repository of models: what is there, and what is served of it."""
+"""The calls about which models are served."""
 
 import asyncio
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dynlearn.errors import InvalidInput, describe_fault
-from dynlearn_services.server.http.answers import Nothing, answer_json, answer_list
 from dynlearn_services.server.http.bodies import read_body
+from dynlearn_services.server.routes.route import answer_json
 from dynlearn_services.server.service import Service
 
 
@@ -30,12 +30,19 @@ class VersionDocument(BaseModel):
     reason: str
 
 
+class IndexDocument(RootModel[list[VersionDocument]]):
+    """The repository's index."""
+
+
+class EmptyDocument(BaseModel):
+    """That it has been done."""
+
+
 async def index(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
-    """List all versions of all models, or those in memory where `ready` is true.
+    """List all versions of all models, or those in memory.
 
     Raises:
-        InvalidInput: the body is something else.
-        TooLarge: it is larger than bodies may be.
+        InvalidInput: the body is not what it must be.
     """
     with service.budget.share() as take:
         body = await read_body(request, service.config.max_body_bytes, take)
@@ -44,24 +51,23 @@ async def index(service: Service, request: Request, parts: Mapping[str, str]) ->
     except ValidationError as error:
         raise InvalidInput(describe_fault(error, "body")) from error
     states = await asyncio.to_thread(service.models.index)
-    return answer_list(
-        [
-            VersionDocument(**vars(state))
-            for state in states
-            if state.state == "READY" or not wanted.ready
-        ]
-    )
+    listed = [
+        VersionDocument(**vars(state))
+        for state in states
+        if state.state == "READY" or not wanted.ready
+    ]
+    return answer_json(IndexDocument(listed))
 
 
 async def load(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
-    """Serve a model's champion.
+    """Serve a model.
 
     Raises:
         NotFound: there is no such model.
-        CorruptData: the version is truncated or altered.
+        CorruptData: its version is truncated or altered.
     """
     await asyncio.to_thread(service.models.load, parts["name"])
-    return answer_json(Nothing())
+    return answer_json(EmptyDocument())
 
 
 async def unload(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
@@ -71,4 +77,4 @@ async def unload(service: Service, request: Request, parts: Mapping[str, str]) -
         NotFound: no model of this name is served.
     """
     await asyncio.to_thread(service.models.unload, parts["name"])
-    return answer_json(Nothing())
+    return answer_json(EmptyDocument())

@@ -1,4 +1,8 @@
-"""Calls whose bodies are tensors: read, counted, answered, given up when their caller hangs up."""
+"""The calls whose bodies are tensors.
+
+A planner asks them in every step. What a framework does for a route costs more than a small
+prediction, so there is none between.
+"""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,21 +20,21 @@ from dynlearn_services.server.http.connection import while_connected
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.service import Service
 
-Answer = Callable[[Service, LoadedModel, bytes, str | None], Awaitable[Message]]
+Compute = Callable[[Service, LoadedModel, bytes, str | None], Awaitable[Message]]
 
 
 async def infer(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
-    """Answer a request for predictions."""
+    """Predict next observations."""
     return await _answer("infer", predict, service, request, parts)
 
 
 async def rollout(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
-    """Answer a request for a rollout."""
+    """Imagine what action sequences lead to."""
     return await _answer("rollout", roll_out, service, request, parts)
 
 
 async def _answer(
-    kind: str, answer: Answer, service: Service, request: Request, parts: Mapping[str, str]
+    kind: str, compute: Compute, service: Service, request: Request, parts: Mapping[str, str]
 ) -> Response:
     began = time.perf_counter()
     model = await service.models.find_version(parts["name"], parts.get("version"))
@@ -39,7 +43,7 @@ async def _answer(
         with service.budget.share() as take:
             body = await read_body(request, service.config.max_body_bytes, take)
             length = request.headers.get(HEADER_LENGTH)
-            message = await while_connected(answer(service, model, body, length), request)
+            message = await while_connected(compute(service, model, body, length), request)
         outcome = "ok"
     except DynlearnError as error:
         outcome = str(error.http_status)
