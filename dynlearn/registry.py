@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, nearest
-from dynlearn.storage.checksums import verify_checksums, write_checksums
+from dynlearn.storage.checksums import write_checksums
 from dynlearn.storage.files import check_name, write_bytes
 
 CHAMPION = "champion"
@@ -28,14 +28,6 @@ class ModelVersion:
     name: str
     version: str
     folder: Path
-
-    def verify(self) -> None:
-        """Check that what programs read of it is as it was published.
-
-        Raises:
-            CorruptData: a file is gone or altered.
-        """
-        verify_checksums(self.folder)
 
 
 class Registry:

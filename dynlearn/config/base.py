@@ -26,4 +26,5 @@ PRECISION = (
 class Config(BaseModel):
     """A frozen set of options; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Built when first used: the command line's help needs the fields alone.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)

@@ -1,14 +1,16 @@
 """Progress on standard error: a bar on a terminal, plain lines elsewhere."""
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from dynlearn.training.progress import Progress
     from dynlearn_services.collection.writer import CollectProgress
 
@@ -20,8 +22,10 @@ class ProgressBar:
 
     def __init__(self, label: str, total: int, unit: str):
         self._label, self._total, self._unit = label, total, unit
-        self._bar: tqdm | None = None  # type: ignore[type-arg]
+        self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
+            from tqdm import tqdm
+
             self._bar = tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True)
         self._last_line = -float("inf")
         self._shown = 0
@@ -55,7 +59,7 @@ class ProgressBar:
         self._shown = done
 
 
-def collection_figures(progress: "CollectProgress") -> dict[str, str]:
+def collection_figures(progress: CollectProgress) -> dict[str, str]:
     """Return what to show of a collection."""
     figures = {"steps/s": f"{progress.steps_per_s:.0f}"}
     if progress.contact_share is not None:
@@ -65,7 +69,7 @@ def collection_figures(progress: "CollectProgress") -> dict[str, str]:
     return figures
 
 
-def training_figures(progress: "Progress") -> dict[str, str]:
+def training_figures(progress: Progress) -> dict[str, str]:
     """Return what to show of a training run: means over the members that have not diverged."""
     means = progress.means()
     return {

@@ -122,7 +122,7 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("dynlearn_services.exchange.minari._EPISODES_AT_ONCE", 2)
     store = collected(tmp_path / "data", "Pendulum-v1", max_steps=5)
     export_minari(store, "some-data-v0")
-    append = EpisodeStore.append
+    append = EpisodeWriter.append
 
     def interrupted(self: EpisodeStore, episodes: Any) -> None:
         if episodes[0].index == 2:
@@ -130,7 +130,7 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         append(self, episodes)
 
     with monkeypatch.context() as patch:
-        patch.setattr(EpisodeStore, "append", interrupted)
+        patch.setattr(EpisodeWriter, "append", interrupted)
         with pytest.raises(KeyboardInterrupt):
             import_minari("some-data-v0", str(tmp_path / "again"))
     finished = import_minari("some-data-v0", str(tmp_path / "again"))
