@@ -61,6 +61,8 @@ def _describe(model: type[BaseModel], fault: dict[str, Any]) -> str:
         unknown = str(fault["loc"][-1])
         return f"expected a known key, got {unknown!r}; {nearest(unknown, known)}"
     if fault["type"] == "value_error":
-        return (f"{flag_of(name)}: " if name else "") + str(fault["ctx"]["error"])
+        # One of several options together says itself which they are.
+        is_of_one = bool(fault["loc"]) and fault["loc"][-1] in known
+        return (f"{flag_of(name)}: " if is_of_one else "") + str(fault["ctx"]["error"])
     message = fault["msg"].removeprefix("Input should be ")
     return f"{flag_of(name)}: expected {message}, got {fault['input']!r}"

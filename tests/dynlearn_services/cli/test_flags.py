@@ -111,3 +111,13 @@ def test_files_that_are_no_mapping_are_refused(tmp_path: Path, content: str) -> 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="No such file"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_options_that_do_not_go_together_are_named_once() -> None:
+    needed = {"dataset": "d", "model": "m", "objective": "trustable"}
+    with pytest.raises(InvalidInput, match=r"^beta: expected no such option with .* or take kl$"):
+        parse_config(TrainConfig, needed | {"beta": 0.3, "regression_metric": "w2"})
+    with pytest.raises(InvalidInput, match=r"^--beta: expected less than or equal to 1, got 2$"):
+        parse_config(TrainConfig, needed | {"beta": 2})
+    with pytest.raises(InvalidInput, match=r"^beta: expected no such option with objective nll"):
+        parse_config(TrainConfig, needed | {"objective": "nll", "beta": 0.3})
