@@ -5,6 +5,7 @@ DynlearnError
 │   ├── NotFound          no such environment, dataset, model or version (exit 2, HTTP 404)
 │   ├── CorruptData       a file or an array is not what it must be (exit 2, HTTP 400)
 │   ├── TooLarge          a size above its limit (exit 2, HTTP 413)
+│   ├── Busy              something that another is writing (exit 2, HTTP 409)
 │   ├── Unauthorized      no token, or one that is not known (exit 2, HTTP 401)
 │   └── Forbidden         a token whose role does not allow it (exit 2, HTTP 403)
 ├── Unavailable           a service cannot answer now (exit 1, HTTP 503)
@@ -51,6 +52,12 @@ class TooLarge(InvalidInput):
     """A size above its limit."""
 
     http_status = 413
+
+
+class Busy(InvalidInput):
+    """Something that another process is writing."""
+
+    http_status = 409
 
 
 class Unauthorized(InvalidInput):

@@ -22,18 +22,21 @@ from dynlearn.data.header import (
 from dynlearn.data.shard_folder import SHARDS, ShardFolder
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
 from dynlearn.storage.folder import Folder, open_folder
+from dynlearn.storage.locks import NoLock, WriteLock, lock_folder
 
 
 class EpisodeWriter:
-    """The one writer of a dataset that is not finished yet.
+    """The one writer of a dataset that is not finished yet; `close` lets go of it.
 
     Attributes:
         header: what the dataset is.
     """
 
-    def __init__(self, folder: Folder, header: DatasetHeader):
+    def __init__(self, folder: Folder, header: DatasetHeader, lock: WriteLock, begun: bool):
         """Use `create`."""
         self.header = header
+        self._lock = lock
+        self._begun = begun
         self._folder = folder
         self._shards = ShardFolder(folder, header)
         self._written: dict[int, tuple[ShardInfo, list[bytes]]] = {}
@@ -51,35 +54,66 @@ class EpisodeWriter:
             resume: whether there may be such a dataset already.
 
         Raises:
+            Busy: another process writes to it.
             InvalidInput: there is a dataset already, it was begun in another way than the header
                 says, or the folder cannot be written to.
         """
         folder = open_folder(uri)
+        existing = _find_header(folder)
+        if existing and existing.finished:
+            return cls._go_on(folder, existing, header, resume, NoLock())
+        folder.create("")
+        lock = lock_folder(folder, f"the dataset {folder.shown}")
         try:
-            existing = load_header(folder)
-        except NotFound:
-            existing = None
-        if existing:
-            if not resume:
-                raise InvalidInput(_already_there(folder, existing))
-            require_same(folder, existing, header)
-            if existing.finished:
-                finished = cls(folder, existing)
-                finished._shards.require_whole()
-                return finished
-        writer = cls(folder, header)
-        writer._shards.create()
-        if existing:
-            writer._find_written()
-        else:
+            # Whoever had the lock until now may have begun or finished it.
+            if existing := _find_header(folder):
+                return cls._go_on(folder, existing, header, resume, lock)
+            writer = cls(folder, header, lock, begun=True)
+            writer._shards.create()
             save_header(folder, header)
+            return writer
+        except BaseException:
+            lock.release()
+            folder.remove_if_empty()
+            raise
+
+    @classmethod
+    def _go_on(
+        cls,
+        folder: Folder,
+        existing: DatasetHeader,
+        header: DatasetHeader,
+        resume: bool,
+        lock: WriteLock,
+    ) -> EpisodeWriter:
+        if not resume:
+            raise InvalidInput(_already_there(folder, existing))
+        require_same(folder, existing, header)
+        writer = cls(folder, existing, lock, begun=False)
+        if existing.finished:
+            writer._shards.require_whole()
+            writer.close()
+        else:
+            writer._shards.create()
+            writer._find_written()
         return writer
+
+    def __enter__(self) -> EpisodeWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write to the dataset; a part of it stays for whoever resumes it."""
+        self._lock.release()
 
     def append(self, episodes: Sequence[Episode] | EpisodeTable) -> None:
         """Write one shard: all its episodes, in the order of their index.
 
         Raises:
             CorruptData: the episodes do not fit the dataset's spaces or are not finite.
+            Busy: another process has taken the dataset over.
             InvalidInput: they are not those of one shard, or the folder cannot be written to.
         """
         table = episodes if isinstance(episodes, EpisodeTable) else EpisodeTable.of(episodes)
@@ -90,6 +124,7 @@ class EpisodeWriter:
                 f"expected episodes {expected.start} to {expected.stop - 1}, those of shard "
                 f"{shard}, got {len(table)} from {table.indices[0]} to {table.indices[-1]}"
             )
+        self._lock.require()
         self._written[shard] = self._shards.write(shard, table)
         self._folder.remove(self._parts.pop(shard, []))
 
@@ -101,6 +136,7 @@ class EpisodeWriter:
             InvalidInput: the folder cannot be written to.
         """
         shard = int(episodes.indices[0]) // self.header.episodes_per_shard
+        self._lock.require()
         file = self._shards.write_part(shard, episodes)
         self._parts.setdefault(shard, []).append(file)
 
@@ -135,6 +171,7 @@ class EpisodeWriter:
             )
         written = [self._written[shard] for shard in range(self.header.shard_count)]
         digests = [digest for _, those in written for digest in those]
+        self._lock.require()
         self._folder.remove([file for files in self._parts.values() for file in files])
         self._parts.clear()
         finished = {
@@ -146,15 +183,18 @@ class EpisodeWriter:
         }
         self.header = self.header.model_copy(update=finished)
         save_header(self._folder, self.header)
+        self.close()
         return self.header
 
     def abandon_if_empty(self) -> None:
-        """Remove the dataset if it is unfinished and holds no episode yet."""
-        if self.header.finished or self._written or self._parts:
-            return
-        self._folder.remove([HEADER_FILE])
-        self._folder.remove_folder(SHARDS)
-        self._folder.remove_if_empty()
+        """Close it, and remove the dataset if this writer began it and no episode came."""
+        if self._begun and not (self.header.finished or self._written or self._parts):
+            self._lock.require()
+            self._folder.remove([HEADER_FILE])
+            self._folder.remove_folder(SHARDS)
+            self.close()
+            self._folder.remove_if_empty()
+        self.close()
 
     def _find_written(self) -> None:
         """Keep the shards that are as they were written; the others will be written again."""
@@ -164,6 +204,13 @@ class EpisodeWriter:
                 self._written[shard] = self._shards.examine(shard)
             except CorruptData:
                 continue
+
+
+def _find_header(folder: Folder) -> DatasetHeader | None:
+    try:
+        return load_header(folder)
+    except NotFound:
+        return None
 
 
 def _already_there(folder: Folder, existing: DatasetHeader) -> str:

@@ -37,6 +37,11 @@ class Folder:
         """The folder above."""
         return Folder(self.filesystem, self.path.rpartition("/")[0], self.shown.rpartition("/")[0])
 
+    @property
+    def local(self) -> Path | None:
+        """Its path, if it is on the local disk."""
+        return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
     def create(self, folder: str) -> None:
         """Create a folder inside this one, and those above.
 
@@ -79,7 +84,7 @@ class Folder:
                 raise TooLarge(
                     f"expected at most {limit} bytes in {file} of {self.shown}, got {info.size}"
                 )
-            if self._is_local:
+            if self.local:
                 return pa.memory_map(path).read_buffer()
             with self.filesystem.open_input_file(path) as source:
                 return source.read_buffer()
@@ -92,7 +97,7 @@ class Folder:
         """
         folder, _, name = self._at(file).rpartition("/")
         with self._expecting("a folder that can be written to"):
-            if self._is_local:
+            if self.local:
                 write_bytes(Path(folder, name), content)
                 return
             aside = f"{folder}/.{name.lstrip('.')}{ASIDE}"
@@ -127,10 +132,6 @@ class Folder:
         """
         if not self._list(""):
             self.remove_folder("")
-
-    @property
-    def _is_local(self) -> bool:
-        return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def _at(self, file: str) -> str:
         return f"{self.path}/{file}" if file else self.path

@@ -50,26 +50,27 @@ def collect(
     Raises:
         NotFound: there is no such environment.
         InvalidInput: the options cannot be followed, or there is such a dataset already.
+        Busy: another process writes to it.
         CorruptData: the environment gave something other than its spaces say, or NaN.
         Unavailable: Ray cannot be reached, or its workers die again and again.
     """
     header, max_steps = plan_dataset(config)
     size = block_size(config, max_steps)
-    dataset = EpisodeWriter.create(uri, header, resume=config.resume)
-    try:
-        writer = ShardWriter(dataset, on_progress)
-    except BaseException:
-        dataset.abandon_if_empty()
-        raise
-    try:
-        with closing(play_blocks(config, max_steps, writer.missing_blocks(size))) as tables:
-            for table in tables:
-                writer.take(table)
-    except BaseException:
-        writer.save()
-        dataset.abandon_if_empty()
-        raise
-    return dataset.finish()
+    with EpisodeWriter.create(uri, header, resume=config.resume) as dataset:
+        try:
+            writer = ShardWriter(dataset, on_progress)
+        except BaseException:
+            dataset.abandon_if_empty()
+            raise
+        try:
+            with closing(play_blocks(config, max_steps, writer.missing_blocks(size))) as tables:
+                for table in tables:
+                    writer.take(table)
+        except BaseException:
+            writer.save()
+            dataset.abandon_if_empty()
+            raise
+        return dataset.finish()
 
 
 def plan_dataset(config: CollectConfig) -> tuple[DatasetHeader, int]:

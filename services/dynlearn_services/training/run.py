@@ -10,6 +10,7 @@ from dynlearn.data.store import EpisodeStore
 from dynlearn.errors import DynlearnError, InvalidInput, NumericalFailure
 from dynlearn.evaluation import Metrics
 from dynlearn.registry import ModelVersion, Registry
+from dynlearn.storage.locks import LOCK_FILE, one_writer
 from dynlearn.training.dataset import train
 from dynlearn.training.extras import reward_checkpoint
 from dynlearn.training.group import GroupFactory
@@ -52,11 +53,16 @@ def run_training(
     Raises:
         InvalidInput: the configuration does not suit the dataset, there is an earlier run that was
             not asked to go on, or none that could.
+        Busy: another process trains the same model.
         TrainingStopped: a signal or a hook ended the run.
     """
-    given = hooks or Hooks()
     run = home.run(config.model)
     home.require_writable(run, home.models)
+    with one_writer(run / LOCK_FILE, f"the run of model {config.model}"):
+        return _run(config, home, run, hooks or Hooks())
+
+
+def _run(config: TrainConfig, home: Home, run: Path, given: Hooks) -> tuple[ModelVersion, Metrics]:
     store = EpisodeStore.open(home.dataset(config.dataset))
     checkpoint = run / _CHECKPOINT
     _check_resumption(config, checkpoint)

@@ -16,7 +16,7 @@ from dynlearn.data.episodes import Episode, EpisodeTable
 from dynlearn.data.header import DatasetHeader, list_datasets, read_header
 from dynlearn.data.store import EpisodeStore
 from dynlearn.data.writer import EpisodeWriter
-from dynlearn.errors import CorruptData, InvalidInput, NotFound
+from dynlearn.errors import Busy, CorruptData, InvalidInput, NotFound
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
 
 
@@ -141,6 +141,9 @@ def test_an_unfinished_dataset_says_how_far_it_is_and_goes_on(tmp_path: Path) ->
     store.append(EPISODES[:2])
     with pytest.raises(CorruptData, match="got 2 of 5 episodes"):
         EpisodeStore.open(uri)
+    with pytest.raises(Busy, match=f"process {os.getpid()} on .* has been at it since"):
+        EpisodeWriter.create(uri, header())
+    store.close()
     with pytest.raises(InvalidInput, match="cut off; go on with it by --resume"):
         EpisodeWriter.create(uri, header())
     assert not read_header(uri).finished
@@ -168,6 +171,7 @@ def test_resuming_keeps_parts_and_cleans_what_a_crash_left(tmp_path: Path) -> No
     with pytest.raises(CorruptData, match="got 2 of 5"):
         EpisodeStore.open(uri)
 
+    store.close()
     store = EpisodeWriter.create(uri, header(), resume=True)
     assert store.missing_shards() == [0, 1, 2]
     assert [table.digests() for table in store.aside(1)] == [[DIGESTS[3]]]
@@ -199,13 +203,14 @@ def test_a_writer_that_dies_while_writing_leaves_no_half_file(
     assert left.endswith(".tmp")
     with pytest.raises(CorruptData, match="got 0 of 5 episodes"):
         EpisodeStore.open(uri)
+    store.close()
     assert EpisodeWriter.create(uri, header(), resume=True).missing_shards() == [0, 1, 2]
     assert list(shards.iterdir()) == []
 
 
 def test_resuming_takes_the_same_options(tmp_path: Path) -> None:
     uri = str(tmp_path / "data")
-    EpisodeWriter.create(uri, header())
+    EpisodeWriter.create(uri, header()).close()
     changed = header(config={"seed": 1, "noise": 0.5}, versions={"numpy": "3"}, planned=6)
     with pytest.raises(InvalidInput, match=r"numpy \(2, now 3\), planned .*, seed \(0, now 1\)"):
         EpisodeWriter.create(uri, changed, resume=True)
@@ -232,6 +237,22 @@ def test_abandoning_removes_only_what_the_store_made(tmp_path: Path) -> None:
     store = EpisodeWriter.create(str(tmp_path / "data"), header())
     store.append(EPISODES[:2])
     store.abandon_if_empty()
+    assert (tmp_path / "data" / "dataset.json").exists()
+
+
+def test_whoever_comes_second_removes_nothing_of_the_first(tmp_path: Path) -> None:
+    first = EpisodeWriter.create(str(tmp_path / "data"), header())
+    with pytest.raises(Busy, match=r"write to the dataset .*data, but process"):
+        EpisodeWriter.create(str(tmp_path / "data"), header(), resume=True)
+    for shard in first.missing_shards():
+        first.append([EPISODES[index] for index in first.header.shard_indices(shard)])
+    first.finish()
+    EpisodeStore.open(str(tmp_path / "data")).verify()
+
+
+def test_whoever_resumes_an_empty_dataset_does_not_remove_it(tmp_path: Path) -> None:
+    EpisodeWriter.create(str(tmp_path / "data"), header()).close()
+    EpisodeWriter.create(str(tmp_path / "data"), header(), resume=True).abandon_if_empty()
     assert (tmp_path / "data" / "dataset.json").exists()
 
 
@@ -411,6 +432,7 @@ def test_a_dataset_lives_in_s3_as_on_the_disk(bucket: str, tmp_path: Path) -> No
     with pytest.raises(CorruptData, match="got 2 of 5 episodes") as caught:
         EpisodeStore.open(uri)
     assert "secret" not in str(caught.value)
+    store.close()
     store = EpisodeWriter.create(uri, header(), resume=True)
     assert store.missing_shards() == [1, 2]
     assert len(store.aside(1)) == 1

@@ -8,8 +8,9 @@ from dynlearn.config import TrainConfig
 from dynlearn.data.episodes import Episode
 from dynlearn.data.header import DatasetHeader
 from dynlearn.data.writer import EpisodeWriter
-from dynlearn.errors import InvalidInput
+from dynlearn.errors import Busy, InvalidInput
 from dynlearn.models.published import load_published
+from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.progress import Progress
@@ -94,3 +95,16 @@ def test_a_hook_that_ends_a_run_leaves_one_that_goes_on_to_the_same(home: Home) 
     whole, _ = run_training(CONFIG, home)
     for file in ("model.safetensors", "reward/model.safetensors"):
         assert (resumed.folder / file).read_bytes() == (whole.folder / file).read_bytes()
+
+
+def test_a_run_that_is_going_on_is_not_resumed_beside_it(home: Home) -> None:
+    refused = []
+
+    def resume_it(progress: Progress) -> None:
+        with pytest.raises(Busy, match="write to the run of model walk, but process") as caught:
+            run_training(CONFIG.model_copy(update={"resume": True}), home)
+        refused.append(caught)
+
+    run_training(CONFIG, home, Hooks(on_progress=resume_it))
+    assert len(refused) == 4
+    assert Registry(home.models).versions("walk") == ["1"]
