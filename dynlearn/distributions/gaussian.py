@@ -76,6 +76,10 @@ class DiagonalGaussian(Batched):
         """Return the distribution of ``scale * x + shift``; scale [D] is positive."""
         return type(self)(self.mean * scale + shift, self.variance * scale.square())
 
+    def widen(self, std: Tensor) -> Self:
+        """Return the distribution of ``x`` plus noise of standard deviation ``std`` [D]."""
+        return type(self)(self.mean, self.variance + std.square())
+
 
 @dataclass(frozen=True)
 class FullGaussian(Batched):
@@ -120,6 +124,17 @@ class FullGaussian(Batched):
     def affine(self, scale: Tensor, shift: Tensor) -> Self:
         """Return the distribution of ``scale * x + shift``; scale [D] is positive."""
         return type(self)(self.mean * scale + shift, self.scale_tril * scale.unsqueeze(-1))
+
+    def widen(self, std: Tensor) -> Self:
+        """Return a Gaussian with the variances of ``x`` plus noise of deviation ``std`` [D].
+
+        The noise is added to each dimension given those before it, and the entries beside the
+        diagonal stay; so there always is such a factor.
+        """
+        factor = self.scale_tril.clone()
+        diagonal = factor.diagonal(dim1=-2, dim2=-1)
+        diagonal.copy_(torch.hypot(diagonal, std))
+        return type(self)(self.mean, factor)
 
 
 Gaussian = DiagonalGaussian | FullGaussian

@@ -55,6 +55,11 @@ class StudentT(Batched):
         """Return the distribution of ``scale * x + shift``; scale [D] is positive."""
         return StudentT(self.mean * scale + shift, self.concentration, self.rate * scale.square())
 
+    def widen(self, std: Tensor) -> "StudentT":
+        """Return the distribution whose variance is larger by ``std`` [D] squared."""
+        rate = self.rate + std.square() * (self.concentration - 1)
+        return StudentT(self.mean, self.concentration, rate)
+
 
 @dataclass(frozen=True)
 class VariationalStudentT(StudentT):

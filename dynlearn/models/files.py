@@ -44,6 +44,8 @@ def read_regressor(
     regressor = EnsembleRegressor(spec)
     tensors = load_tensors(folder / WEIGHTS_FILE)
     try:
+        # Models of before were not told what their data resolved.
+        tensors.setdefault("least_std", regressor.least_std)
         regressor.load_state_dict(tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]

@@ -40,6 +40,8 @@ class RegressorSpec(BaseModel):
 class EnsembleRegressor(nn.Module):
     """An ensemble of networks between the scalers of its inputs and its targets."""
 
+    least_std: Tensor
+
     def __init__(self, spec: RegressorSpec):
         """Make a regressor whose weights are zero and whose scalers change nothing."""
         super().__init__()
@@ -47,6 +49,8 @@ class EnsembleRegressor(nn.Module):
         self.precision: PredictionPrecision = "float32"
         self.input_scaler = Scaler(spec.inputs)
         self.target_scaler = Scaler(spec.targets)
+        # What float32 resolves of the values that targets lead to: no answer is surer than that.
+        self.register_buffer("least_std", torch.zeros(spec.targets))
         self.network = EnsembleNetwork(
             spec.members,
             spec.inputs,
@@ -79,7 +83,8 @@ class EnsembleRegressor(nn.Module):
             base: what the targets are differences from, to be added, [B, D] or [E, B, D].
         """
         shift = self.target_scaler.mean if base is None else self.target_scaler.mean + base
-        return self._standardised(inputs).affine(self.target_scaler.std, shift)
+        answer = self._standardised(inputs).affine(self.target_scaler.std, shift)
+        return answer.widen(self.least_std)
 
     def draw(self, inputs: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return samples of the members' distributions, in the targets' original units.
@@ -87,7 +92,7 @@ class EnsembleRegressor(nn.Module):
         Args:
             inputs: of each member [E, B, I].
             noise: standard normal draws for the N samples of each row [E, B, N, D]; None asks for
-                the one mean of each.
+                the one mean of each. What float32 does not resolve is not added.
 
         Returns:
             Values [E, B, N, D].

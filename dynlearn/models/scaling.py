@@ -12,8 +12,7 @@ _SMALLEST_STD = 1e-14
 class Scaler(nn.Module):
     """Maps each of D dimensions to zero mean and unit standard deviation, and back.
 
-    A dimension that is constant to float32 resolution keeps the scale one, so that it
-    standardises to zero.
+    A dimension that is constant to float32 resolution standardises to zero, or nearly.
     """
 
     mean: Tensor
@@ -24,14 +23,22 @@ class Scaler(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
 
-    def fit(self, values: Tensor) -> None:
-        """Take the statistics of ``values`` [N, D], in float64."""
+    def fit(self, values: Tensor, of_constant: float | None = 1.0) -> None:
+        """Take the statistics of ``values`` [N, D], in float64.
+
+        Args:
+            values: to be standardised.
+            of_constant: the scale of a constant. One is for inputs: what departs from the constant
+                by rounding stays small. None is for targets: the scale then is the constant's own
+                resolution, so that a network that answers about zero restores it exactly.
+        """
         values = values.double()
         std = values.std(0, correction=0)
         resolution = _RELATIVE_RESOLUTION * values.abs().amax(0)
-        constant = std <= resolution.clamp_min(_SMALLEST_STD)
+        resolution = resolution.clamp_min(_SMALLEST_STD)
+        scale = resolution if of_constant is None else of_constant
         self.mean.copy_(values.mean(0))
-        self.std.copy_(torch.where(constant, 1.0, std))
+        self.std.copy_(torch.where(std <= resolution, scale, std))
 
     def standardise(self, values: Tensor) -> Tensor:
         """Return ``values`` [..., D] in units of standard deviations from the mean."""

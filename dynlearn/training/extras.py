@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from dynlearn.config import TrainConfig
 from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.transitions import judged_transitions
@@ -91,7 +93,8 @@ def reward_checkpoint(checkpoint: Path) -> Path:
 
 def _samples(table: EpisodeTable, action_space: ActionSpace) -> Samples:
     judged = judged_transitions(table, action_space)
-    return Samples(judged.inputs, judged.reward[:, None])
+    reward = judged.reward[:, None]
+    return Samples(judged.inputs, reward, np.abs(reward).max(0, initial=0))
 
 
 def _of_reward(hooks: Hooks) -> Hooks:

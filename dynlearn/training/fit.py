@@ -130,4 +130,6 @@ def dynamics_samples(spec: ModelSpec, transitions: Transitions) -> Samples:
     # that are not finite are refused there.
     with np.errstate(invalid="ignore", over="ignore"):
         base = observation[:, columns] * np.array(spec.is_delta, np.float64)
-        return Samples(inputs, following[:, columns] - base)
+        return Samples(
+            inputs, following[:, columns] - base, np.abs(following[:, columns]).max(0, initial=0)
+        )

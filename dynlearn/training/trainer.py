@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dynlearn.config import TrainConfig
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
+from dynlearn.models.heads import MIN_STD
 from dynlearn.models.networks import view_members
 from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.storage.tensors import load_state, save_state
@@ -60,8 +61,7 @@ class Trainer:
         dtype = torch.float64 if config.precision == "float64" else torch.float32
         data, self.checksum = standardise(regressor, training, validation, dtype)
         regressor.network.to(dtype)
-        # What a NLL in original units has beyond one in standardised units.
-        self.log_scale = float(regressor.target_scaler.std.double().log().sum())
+        self.log_scale = _log_scale(regressor)
         self.groups = [
             self.hooks.make_group(
                 config, view_members(regressor.network, members), data, members.start
@@ -213,6 +213,15 @@ class Trainer:
         return self.config.model_dump(
             mode="json", exclude={"resume", "device", "member_groups", "workers", "learn_reward"}
         ) | {"data": self.checksum}
+
+
+def _log_scale(regressor: EnsembleRegressor) -> float:
+    """Return what a NLL in original units has beyond one in standardised units.
+
+    A constant's deviation will be what float32 resolves, which the head's least stands for here.
+    """
+    std, least = regressor.target_scaler.std.double(), regressor.least_std.double()
+    return float(torch.where(std < least, least / MIN_STD, std).log().sum())
 
 
 def _group_count(config: TrainConfig, regressor: EnsembleRegressor) -> int:

@@ -24,10 +24,12 @@ class Samples(NamedTuple):
     Attributes:
         inputs: [M, I], best in float64.
         targets: [M, D], likewise.
+        magnitude: the largest absolute values that targets lead to, [D].
     """
 
     inputs: NDArray[np.floating]
     targets: NDArray[np.floating]
+    magnitude: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,15 @@ def standardise(
     Raises:
         CorruptData: a value is not finite in float32.
     """
-    raw = [_as_predicted(values) for values in (*training, *validation)]
+    raw = [
+        _as_predicted(values)
+        for samples in (training, validation)
+        for values in (samples.inputs, samples.targets)
+    ]
     regressor.input_scaler.fit(raw[0])
-    regressor.target_scaler.fit(raw[1])
+    regressor.target_scaler.fit(raw[1], of_constant=None)
+    resolution = np.finfo(np.float32).eps * training.magnitude
+    regressor.least_std.copy_(torch.from_numpy(resolution))
     scalers = (regressor.input_scaler, regressor.target_scaler) * 2
     standardised = [
         scaler.standardise(values.to(regressor.device)).to(dtype)

@@ -58,6 +58,8 @@ def _model(seed: int = 0, **options: Any) -> DynamicsModel:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.regressor.state_dict().items():
+            if name == "least_std":
+                continue
             draws = torch.randn(tensor.shape, generator=generator)
             positive = name.endswith(("std", "residual_variance"))
             tensor.copy_(draws.abs() + 0.5 if positive else 0.5 * draws)

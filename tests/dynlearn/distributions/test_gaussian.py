@@ -123,6 +123,17 @@ def test_samples_of_unit_noise_have_the_covariance(size: int, condition: float) 
     torch.testing.assert_close(gaussian.std, gaussian.covariance.diagonal().sqrt())
 
 
+def test_noise_widens_the_variances() -> None:
+    noise = torch.tensor([3.0, 4.0])
+    diagonal = DiagonalGaussian(torch.zeros(2), torch.tensor([4.0, 9.0])).widen(noise)
+    assert diagonal.variance.tolist() == [13, 25]
+    factor = torch.tensor([[4.0, 0.0], [1.0, 3.0]])
+    full = FullGaussian(torch.zeros(2), factor).widen(noise)
+    assert full.scale_tril.tolist() == [[5, 0], [1, 5]]
+    assert full.variance.tolist() == [16 + 9, 10 + 16]
+    assert factor.tolist() == [[4, 0], [1, 3]]
+
+
 # Divergences
 
 

@@ -153,3 +153,8 @@ def test_many_degrees_of_freedom_are_a_gaussian() -> None:
     value = torch.linspace(-3, 3, 7, dtype=torch.float64).unsqueeze(-1)
     computed = _student_t(0.0, 1000.0, 999.0).log_prob(value)
     np.testing.assert_allclose(computed, stats.norm.logpdf(value[:, 0]), atol=0.01)
+
+
+def test_noise_widens_the_variance() -> None:
+    widened = _student_t(0, 3, 8).widen(torch.tensor([3.0], dtype=torch.float64))
+    assert (widened.variance.tolist(), widened.concentration.tolist()) == ([4 + 9], [3])

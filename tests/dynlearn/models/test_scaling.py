@@ -58,6 +58,15 @@ def test_a_constant_column_or_a_single_sample_standardises_to_zero(
     np.testing.assert_allclose(scaler.restore(torch.zeros(1, 1)), constant, rtol=1e-6)
 
 
+def test_a_constant_target_is_restored_whatever_the_network_answers() -> None:
+    values = torch.tensor([[0.0, 0.05, 5e6]]).expand(4, 3)
+    scaler = Scaler(3)
+    scaler.fit(values, of_constant=None)
+    assert scaler.standardise(values[0]).tolist() == [0, 0, 0]
+    restored = scaler.restore(torch.tensor([0.01, -0.01, 0.01]))
+    torch.testing.assert_close(restored, values[0], rtol=0, atol=1e-15)
+
+
 def test_rounding_of_a_constant_is_no_spread() -> None:
     around = np.nextafter(np.float32(0.525), np.float32([0, 1, 2]))[:, None]
     assert _fitted(around).std.tolist() == [1.0]

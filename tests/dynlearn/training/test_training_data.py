@@ -6,8 +6,10 @@ from dynlearn.errors import CorruptData
 from dynlearn.models.regressor import EnsembleRegressor, RegressorSpec
 from dynlearn.training.training_data import Samples, standardise
 
-TRAINING = Samples(np.array([[0.0, 5.0], [2.0, 5.0]]), np.array([[10.0], [30.0]]))
-VALIDATION = Samples(np.array([[3.0, 6.0]]), np.array([[0.0]]))
+TRAINING = Samples(
+    np.array([[0.0, 5.0], [2.0, 5.0]]), np.array([[10.0], [30.0]]), np.array([2.0**20])
+)
+VALIDATION = Samples(np.array([[3.0, 6.0]]), np.array([[0.0]]), np.zeros(1))
 
 
 def _regressor() -> EnsembleRegressor:
@@ -25,6 +27,8 @@ def test_all_samples_are_standardised_by_the_training_samples() -> None:
     assert data.inputs.dtype == torch.float32
     assert regressor.target_scaler.mean.tolist() == [20]
     assert regressor.target_scaler.std.tolist() == [10]
+    # Float32 numbers around 2**20 are an eighth apart.
+    assert regressor.least_std.tolist() == [0.125]
 
 
 def test_the_checksum_is_of_all_samples() -> None:
