@@ -1,7 +1,7 @@
 """What callers give, as what is sent."""
 
 import operator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -9,8 +9,8 @@ from dynlearn.errors import InvalidInput
 from dynlearn.protocol.tensors import Array
 
 
-def as_float32(name: str, values: Any) -> Array:
-    """Return numbers in float32.
+def as_float(name: str, values: Any, datatype: Literal["FP32", "FP64"] = "FP32") -> Array:
+    """Return numbers in float32, or in float64 where that is asked for.
 
     Raises:
         InvalidInput: they are no numbers, or rows differ in length.
@@ -18,7 +18,7 @@ def as_float32(name: str, values: Any) -> Array:
     try:
         # What overflows becomes infinite, and the server refuses it by name.
         with np.errstate(over="ignore"):
-            return np.asarray(values, np.float32)
+            return np.asarray(values, np.float64 if datatype == "FP64" else np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"{name}: expected rows of numbers ({error})") from error
 

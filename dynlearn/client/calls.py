@@ -20,7 +20,7 @@ from dynlearn.client.answers import (
     RemoteSpec,
     Values,
 )
-from dynlearn.client.arguments import as_float32, as_integer, as_integers
+from dynlearn.client.arguments import as_float, as_integer, as_integers
 from dynlearn.client.exchange import Deadline, Exchange, Server
 from dynlearn.errors import CorruptData, InvalidInput, Unavailable, nearest
 from dynlearn.protocol.messages import HEADER_LENGTH, Message, decode_response, encode_request
@@ -74,7 +74,7 @@ class ModelCalls:
         if member is not None:
             inputs["member"] = as_integers("member", member)
         if context is not None:
-            inputs["context"] = as_float32("context", context)
+            inputs["context"] = as_float("context", context)
         parameters = {}
         if members is not None:
             parameters["members"] = as_integers("members", members).tolist()
@@ -125,11 +125,11 @@ class ModelCalls:
         if environment is not None:
             parameters["environment"] = environment
         inputs = {
-            "observations": as_float32("observations", observations),
+            "observations": (yield from self._observations("observations", observations, deadline)),
             "actions": (yield from self._actions("actions", actions, deadline)),
         }
         if context is not None:
-            inputs["context"] = as_float32("context", context)
+            inputs["context"] = as_float("context", context)
         return RemoteRollout(
             *(yield from self._compute(self._rollout_url, inputs, names, parameters, deadline))
         )
@@ -155,15 +155,19 @@ class ModelCalls:
         self, observation: Any, action: Any, deadline: Deadline
     ) -> Exchange[dict[str, Array]]:
         return {
-            "observation": as_float32("observation", observation),
+            "observation": (yield from self._observations("observation", observation, deadline)),
             "action": (yield from self._actions("action", action, deadline)),
         }
+
+    def _observations(self, name: str, values: Any, deadline: Deadline) -> Exchange[Array]:
+        spec = yield from self._known_spec(deadline)
+        return as_float(name, values, spec.observation_datatype)
 
     def _actions(self, name: str, values: Any, deadline: Deadline) -> Exchange[Array]:
         spec = yield from self._known_spec(deadline)
         if isinstance(spec.action_space, DiscreteSpace):
             return as_integers(name, values)
-        return as_float32(name, values)
+        return as_float(name, values)
 
     def _compute(
         self,

@@ -5,6 +5,7 @@ Shapes: K episodes, M transitions, W windows, H horizon, O observation, A action
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,8 +85,15 @@ class JudgedTransitions:
         return len(self.reward)
 
 
-def judged_transitions(table: EpisodeTable, action_space: ActionSpace) -> JudgedTransitions:
+def judged_transitions(
+    table: EpisodeTable, action_space: ActionSpace, origin: Sequence[float] | None = None
+) -> JudgedTransitions:
     """Cut every step of every episode, with its reward.
+
+    Args:
+        table: the episodes.
+        action_space: of their actions.
+        origin: what is taken off observations, [O], if anything is.
 
     Raises:
         InvalidInput: the actions are not of the space.
@@ -93,6 +101,8 @@ def judged_transitions(table: EpisodeTable, action_space: ActionSpace) -> Judged
     """
     moves = cut_transitions(table, action_space)
     parts = [moves.observation, moves.next_observation]
+    if origin is not None:
+        parts = [part - np.array(origin) for part in parts]
     if table.desired_goals is not None:
         parts.append(table.desired_goals[before_each_step(table.lengths)])
     return JudgedTransitions(np.concatenate((*parts, moves.action), 1), table.rewards)

@@ -172,7 +172,8 @@ def wasserstein(p: Gaussian, q: Gaussian) -> Tensor:
 
 
 def _solve(factor: Tensor, right: Tensor) -> Tensor:
-    solution: Tensor = torch.linalg.solve_triangular(factor, right, upper=False)
+    # A deviation of float64 numbers, close to one another, is a float32 number.
+    solution: Tensor = torch.linalg.solve_triangular(factor, right.to(factor.dtype), upper=False)
     return solution
 
 

@@ -26,7 +26,7 @@ def reward_rmse(reward: LearnedReward, table: EpisodeTable, action_space: Action
     Raises:
         InvalidInput: the episodes have other columns, goals or actions.
     """
-    judged = judged_transitions(table, action_space)
+    judged = judged_transitions(table, action_space, reward.origin)
     expected, got = reward.regressor.spec.inputs, judged.inputs.shape[1]
     if got != expected:
         raise InvalidInput(

@@ -16,6 +16,7 @@ from dynlearn.config.choices import PredictionPrecision, Propagation
 from dynlearn.distributions.mixture import Distribution, Prediction
 from dynlearn.errors import InvalidInput
 from dynlearn.models import inputs
+from dynlearn.models.columns import Columns
 from dynlearn.models.files import SPEC_FILE, read_regressor, write_model
 from dynlearn.models.groups import MemberGroups
 from dynlearn.models.regressor import EnsembleRegressor
@@ -36,7 +37,7 @@ class DynamicsModel:
         """Take a regressor of the spec; without one, take one whose weights are zero."""
         self.spec = spec
         self.regressor = EnsembleRegressor(spec.regressor) if regressor is None else regressor
-        self._delta = torch.tensor(spec.is_delta, dtype=torch.float32, device=self.device)
+        self.columns = Columns(spec, self.device)
 
     @property
     def members(self) -> int:
@@ -49,6 +50,11 @@ class DynamicsModel:
         return self.regressor.device
 
     @property
+    def observation_dtype(self) -> torch.dtype:
+        """Of observations: float64 where the spec has an origin."""
+        return torch.float32 if self.spec.origin is None else torch.float64
+
+    @property
     def precision(self) -> PredictionPrecision:
         """Of the products between hidden layers."""
         return self.regressor.precision
@@ -59,7 +65,8 @@ class DynamicsModel:
 
         Args:
             observation: [B, O], an array or a tensor.
-            action: [B, A], or integers [B] where actions are discrete.
+            action: [B, A], or integers [B] where actions are discrete. Actions outside the bounds
+                that the spec names are clipped to them.
             member: which member alone answers each row, integers [B]; all answer where it is None.
                 The prediction then is of one member, at a fraction of the work.
 
@@ -125,8 +132,8 @@ class DynamicsModel:
         Returns:
             The values of the predicted columns [E, W, N, D].
         """
-        change = self.regressor.draw(self._inputs(observation, action), noise)
-        return change + self._base(observation).unsqueeze(2)
+        change = self.regressor.draw(self.columns.inputs(observation, action), noise)
+        return change + self.columns.base(observation).unsqueeze(2)
 
     def rollout(
         self,
@@ -140,7 +147,8 @@ class DynamicsModel:
 
         Args:
             observation: start states [S, O].
-            actions: [S, P, H, A], or integers [S, P, H] where actions are discrete.
+            actions: [S, P, H, A], or integers [S, P, H] where actions are discrete; clipped as
+                by `predict`.
             particles: N, trajectories for each sequence (one suffices for ``expectation``).
             propagation: ``ts1`` draws a member at each step, ``tsinf`` one for the whole
                 trajectory; ``moment_matching`` is ``ts1`` with particles redrawn at each step from
@@ -151,7 +159,7 @@ class DynamicsModel:
             InvalidInput: a shape is wrong, or the model does not predict the full state.
         """
         self.require_full_state()
-        observation = self.as_tensor(observation)
+        observation = self.as_observation(observation)
         actions = self.as_tensor(inputs.encode_actions(self.spec.action_space, actions))
         inputs.check_columns(self.spec, observation, actions)
         return rollout(self, observation, actions, particles, propagation, seed)
@@ -202,15 +210,28 @@ class DynamicsModel:
         return DynamicsModel(spec, self.regressor.subset(members))
 
     def check_inputs(self, observation: Any, action: Any) -> tuple[Tensor, Tensor]:
-        """Return both as tensors on the model's device, actions encoded.
+        """Return both as tensors on the model's device, actions encoded and within their bounds.
 
         Raises:
             InvalidInput: a shape is wrong.
         """
-        return inputs.check_rows(self.spec, observation, action, self.device)
+        observation, action = inputs.check_rows(self.spec, observation, action, self.device)
+        return observation, self.bounded(action)
+
+    def bounded(self, actions: Tensor) -> Tensor:
+        """Return actions [..., A], clipped to the bounds that the spec names."""
+        return self.columns.bounded(actions)
+
+    def as_observation(self, values: Any) -> Tensor:
+        """Return observations on the model's device, in float64 where the spec has an origin.
+
+        Raises:
+            InvalidInput: the values are not numbers, or rows differ in length.
+        """
+        return inputs.as_observation(self.spec, values, self.device)
 
     def as_tensor(self, values: Any) -> Tensor:
-        """Return an array or a tensor in the model's dtype and on its device.
+        """Return an array or a tensor in float32 on the model's device.
 
         Raises:
             InvalidInput: the values are not numbers, or rows differ in length.
@@ -220,16 +241,6 @@ class DynamicsModel:
     def _answer(self, observation: Tensor, action: Tensor) -> Distribution:
         """Return the members' distributions, [E, B, D]."""
         answer: Distribution = self.regressor(
-            self._inputs(observation, action), self._base(observation)
+            self.columns.inputs(observation, action), self.columns.base(observation)
         )
         return answer
-
-    def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
-        if self.spec.observation_columns != tuple(range(self.spec.observation_size)):
-            observation = observation[..., list(self.spec.observation_columns)]
-        return torch.cat((observation, action), -1)
-
-    def _base(self, observation: Tensor) -> Tensor:
-        if not self.spec.full_state:
-            observation = observation[..., list(self.spec.target_columns)]
-        return observation * self._delta

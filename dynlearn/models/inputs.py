@@ -16,8 +16,8 @@ from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import ActionSpace, DiscreteSpace
 
 
-def as_tensor(values: Any, device: torch.device) -> Tensor:
-    """Return an array or a tensor in float32 on a device.
+def as_tensor(values: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return an array or a tensor on a device, in float32 or another dtype of real numbers.
 
     Raises:
         InvalidInput: the values are not numbers, or rows differ in length.
@@ -25,8 +25,12 @@ def as_tensor(values: Any, device: torch.device) -> Tensor:
     try:
         if isinstance(values, np.ndarray):
             # Torch takes neither read-only nor reversed nor big-endian arrays.
-            values = np.require(values, np.float32, ["C", "W"])
-        return torch.as_tensor(values, dtype=torch.float32, device=device)
+            kind = np.float64 if dtype == torch.float64 else np.float32
+            values = np.require(values, kind, ["C", "W"])
+        elif dtype == torch.float64 and not isinstance(values, Tensor):
+            # Torch takes Python's numbers for float32 on their way.
+            values = np.asarray(values, np.float64)
+        return torch.as_tensor(values, dtype=dtype, device=device)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"expected an array of numbers, got {error}") from error
 
@@ -41,6 +45,15 @@ def encode_actions(space: ActionSpace, actions: Any) -> Any:
         return actions
     actions = np.asarray(actions.cpu() if isinstance(actions, Tensor) else actions)
     return space.one_hot(actions) if np.issubdtype(actions.dtype, np.integer) else actions
+
+
+def as_observation(spec: ModelSpec, values: Any, device: torch.device) -> Tensor:
+    """Return observations as a tensor in the dtype that the spec needs, on a device.
+
+    Raises:
+        InvalidInput: the values are not numbers, or rows differ in length.
+    """
+    return as_tensor(values, device, torch.float32 if spec.origin is None else torch.float64)
 
 
 def check_columns(spec: ModelSpec, observation: Tensor, action: Tensor) -> None:
@@ -60,7 +73,7 @@ def check_rows(
     Raises:
         InvalidInput: a shape is wrong, or they are not numbers.
     """
-    observation = as_tensor(observation, device)
+    observation = as_observation(spec, observation, device)
     action = as_tensor(encode_actions(spec.action_space, action), device)
     _check_columns(spec, observation, action, "rows")
     if len(observation) != len(action):

@@ -35,11 +35,29 @@ class LearnedReward:
     The context is the goal, and has no columns where the environment has none.
     """
 
-    def __init__(self, regressor: EnsembleRegressor, observation_size: int, action_size: int):
-        """Take a regressor of `reward_spec` for O observation and A action columns."""
+    def __init__(
+        self,
+        regressor: EnsembleRegressor,
+        observation_size: int,
+        action_size: int,
+        origin: tuple[float, ...] | None = None,
+    ):
+        """Take a regressor of `reward_spec` for O observation and A action columns.
+
+        Args:
+            regressor: of the reward.
+            observation_size: O.
+            action_size: A.
+            origin: of the dynamics, which is taken off observations here too.
+        """
         self.regressor = regressor
         self._observation_size = observation_size
         self._action_size = action_size
+        self.origin = origin
+        self._origin = None
+        if origin is not None:
+            device = regressor.device
+            self._origin = torch.tensor(origin, dtype=torch.float64, device=device)
 
     @property
     def context_size(self) -> int:
@@ -60,6 +78,10 @@ class LearnedReward:
         Raises:
             InvalidInput: the context has other columns than the goal.
         """
+        if self._origin is not None:
+            observation, next_observation = (
+                (part - self._origin).float() for part in (observation, next_observation)
+            )
         if context.shape[-1] != self.context_size:
             raise InvalidInput(
                 f"context: expected the goal, of {self.context_size} columns, got "
@@ -103,7 +125,7 @@ class LearnedReward:
                 "publish the model anew"
             )
         regressor = read_regressor(own, spec, dynamics.device, dynamics.precision)
-        return cls(regressor, seen.observation_size, seen.action_size)
+        return cls(regressor, seen.observation_size, seen.action_size, seen.origin)
 
 
 def reward_spec(inputs: int, hidden: tuple[int, ...], activation: Activation) -> RegressorSpec:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dynlearn.config.choices import Activation
 from dynlearn.models.heads import HeadKind
 from dynlearn.models.regressor import Members, PriorComponents, RegressorSpec, Widths
-from dynlearn.spaces import ActionSpace, ObservationSpace
+from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
+
+# A model that does not need it is described as it was before there was such a thing.
+_WhereNeeded = Field(exclude_if=lambda value: value is None)
+Columns = tuple[float, ...]
 
 
 class ModelSpec(BaseModel):
-    """What goes into a model, what comes out, and the network between."""
+    """What goes into a model, what comes out, and the network between.
+
+    Attributes:
+        origin: what is taken off each observation column [O], in float64, where the numbers are too
+            large for float32 to hold their steps; observations are float64 then, in and out.
+        action_range: the least and the largest actions [A] of the training data, where those leave
+            the action space.
+    """
 
     # The outermost model decides how an unbounded space is written.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -27,6 +41,8 @@ class ModelSpec(BaseModel):
     separate_networks: bool = False
     head: HeadKind = "variance"
     prior_components: PriorComponents = 0
+    origin: Annotated[Columns | None, _WhereNeeded] = None
+    action_range: Annotated[tuple[Columns, Columns] | None, _WhereNeeded] = None
 
     @model_validator(mode="after")
     def _columns_exist(self) -> ModelSpec:
@@ -42,6 +58,9 @@ class ModelSpec(BaseModel):
                 f"absolute_columns: expected some of the target columns {self.target_columns}, "
                 f"got {self.absolute_columns}"
             )
+        _require_length("origin", self.origin, size)
+        for bound in self.action_range or ():
+            _require_length("action_range", bound, self.action_size)
         return self
 
     @property
@@ -53,6 +72,18 @@ class ModelSpec(BaseModel):
     def action_size(self) -> int:
         """A, the number of action columns, one-hot where actions are discrete."""
         return self.action_space.size
+
+    @property
+    def action_bounds(self) -> tuple[Columns, Columns]:
+        """The least and the largest actions [A] that the model knows; others are clipped to them.
+
+        Those of the action space, widened where the training data leave it.
+        """
+        if self.action_range is not None:
+            return self.action_range
+        if isinstance(self.action_space, BoxSpace):
+            return self.action_space.low, self.action_space.high
+        return (0.0,) * self.action_size, (1.0,) * self.action_size
 
     @property
     def full_state(self) -> bool:
@@ -77,3 +108,8 @@ class ModelSpec(BaseModel):
             head=self.head,
             prior_components=self.prior_components,
         )
+
+
+def _require_length(name: str, values: Sequence[float] | None, size: int) -> None:
+    if values is not None and len(values) != size:
+        raise ValueError(f"{name}: expected {size} numbers, got {len(values)}")

@@ -4,6 +4,7 @@ Shapes: E members, O observation, D predicted columns.
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -46,6 +47,8 @@ class ModelParameters(Metadata):
     Attributes:
         version: the one that this describes.
         observation_size: O.
+        observation_datatype: FP64 where FP32 is too coarse for what the model was trained on; an
+            observation in the other is taken too.
         action_space: the action's bounds, or its choices.
         observation_columns: the observation columns that the model sees.
         target_columns: the D observation columns that it predicts.
@@ -71,6 +74,7 @@ class ModelParameters(Metadata):
     learned_reward: bool = False
     context_size: int = 0
     precision: PredictionPrecision = "float32"
+    observation_datatype: Literal["FP32", "FP64"] = "FP32"
     rewards: Mapping[str, tuple[str, ...]] = {}
     limits: Limits | None = None
 

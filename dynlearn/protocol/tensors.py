@@ -14,13 +14,13 @@ from dynlearn.protocol.documents import Datatype, TensorDocument
 
 Array = NDArray[Any]
 
-_DTYPES: dict[Datatype, np.dtype[Any]] = {
+DTYPES: dict[Datatype, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
 }
-_DATATYPES = {dtype: datatype for datatype, dtype in _DTYPES.items()}
+_DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 
 
 class Blobs:
@@ -74,7 +74,7 @@ def decode_tensors(documents: Iterable[TensorDocument], blobs: Blobs) -> dict[st
 
 
 def _decode_tensor(document: TensorDocument, blobs: Blobs) -> Array:
-    name, dtype = document.name, _DTYPES[document.datatype]
+    name, dtype = document.name, DTYPES[document.datatype]
     count = math.prod(document.shape)
     size = document.parameters.binary_data_size if document.parameters else None
     if (size is None) == (document.data is None):

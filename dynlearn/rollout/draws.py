@@ -78,7 +78,7 @@ class ChunkDraws:
         drawn = []
         for first in range(0, n, most):
             noise = torch.randn(count, min(most, n - first), n, generator=self._stream(_REDRAW)).to(
-                state.device
+                state.device, state.dtype
             )
             drawn.append(torch.baddbmm(mean, noise, deviation))
         return torch.cat(drawn, 1)

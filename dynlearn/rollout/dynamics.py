@@ -55,6 +55,14 @@ class GroupedDynamics(Protocol):
         """
 
 
+@runtime_checkable
+class BoundedDynamics(Protocol):
+    """Dynamics that know within which bounds actions mean something."""
+
+    def bounded(self, actions: Tensor) -> Tensor:
+        """Return actions [..., A] clipped to the bounds."""
+
+
 class RowGroups:
     """Dynamics that know rows alone, stepped in groups."""
 
@@ -78,6 +86,11 @@ class RowGroups:
     def step_mean(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return the mixture's mean [R, O] after observations [R, O] and actions [R, A]."""
         return self._dynamics.step(observation, action, None, None)
+
+
+def bounded(dynamics: Dynamics | GroupedDynamics, actions: Tensor) -> Tensor:
+    """Return actions [..., A] as dynamics take them, who judge and who step alike."""
+    return dynamics.bounded(actions) if isinstance(dynamics, BoundedDynamics) else actions
 
 
 def step_mean(dynamics: GroupedDynamics, observation: Tensor, action: Tensor) -> Tensor:

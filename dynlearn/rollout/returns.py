@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dynlearn.errors import InvalidInput
-from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics
+from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics, bounded
 from dynlearn.rollout.imagination import Imagination
 from dynlearn.rollout.schedule import finish
 
@@ -105,6 +105,7 @@ class Estimator:
         reward = self.reward
         if isinstance(reward, str):
             raise InvalidInput(f"reward: expected a function in process, got the name {reward!r}")
+        actions = bounded(self.dynamics, actions)
         imagination = Imagination(
             self.dynamics, observation, actions, self.particles, self.propagation, seed
         )

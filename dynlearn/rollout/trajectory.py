@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics
+from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics, bounded
 from dynlearn.rollout.imagination import Imagination
 from dynlearn.rollout.schedule import finish
 
@@ -80,6 +80,7 @@ def rollout_in_turns(
     seed: int,
 ) -> Generator[None, None, Trajectory]:
     """Do what `rollout` does a little at a time, between yields, and return what it returns."""
+    actions = bounded(dynamics, actions)
     imagination = Imagination(dynamics, observation, actions, particles, propagation, seed)
     starts, candidates, horizon, _ = actions.shape
     particles, size = imagination.particles, observation.shape[-1]

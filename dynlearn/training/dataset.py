@@ -11,6 +11,7 @@ from dynlearn.errors import InvalidInput
 from dynlearn.training.extras import fit_reward
 from dynlearn.training.fit import TrainedModel, fit, model_spec
 from dynlearn.training.hooks import Hooks
+from dynlearn.training.ranges import with_ranges
 
 
 def split_dataset(config: TrainConfig, store: EpisodeStore) -> EpisodeSplit:
@@ -43,12 +44,13 @@ def train(
         )
     split = split_dataset(config, store)
     tables = store.table(split.train), store.table(split.validation)
+    training, validation = (cut_transitions(table, header.action_space) for table in tables)
+    spec = with_ranges(spec, training)
     reward = None
     if config.learn_reward:
         # First: it is the quicker, so that what is wrong with it is known early.
-        reward = fit_reward(config, *tables, header.action_space, hooks)
+        reward = fit_reward(config, *tables, spec, hooks)
         if reward is None:
             return None
-    training, validation = (cut_transitions(table, header.action_space) for table in tables)
     trained = fit(config, spec, training, validation, hooks)
     return None if trained is None else replace(trained, reward=reward)

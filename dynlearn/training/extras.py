@@ -12,7 +12,7 @@ from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.transitions import judged_transitions
 from dynlearn.errors import CorruptData, NumericalFailure
 from dynlearn.models.reward import LearnedReward, reward_spec
-from dynlearn.spaces import ActionSpace
+from dynlearn.models.spec import ModelSpec
 from dynlearn.training.fit import fit_regressor
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.member_group import MemberGroup
@@ -45,7 +45,7 @@ def fit_reward(
     config: TrainConfig,
     train: EpisodeTable,
     validation: EpisodeTable,
-    action_space: ActionSpace,
+    dynamics: ModelSpec,
     hooks: Hooks | None = None,
 ) -> LearnedReward | None:
     """Fit the reward beside the dynamics of a configuration; None where ``should_stop`` ended it.
@@ -54,7 +54,7 @@ def fit_reward(
         config: of the dynamics.
         train: to learn from.
         validation: to select on.
-        action_space: of the actions.
+        dynamics: the spec of the dynamics.
         hooks: of the dynamics; the one member of the reward trains here, and saves into
             `reward_checkpoint`.
 
@@ -64,7 +64,7 @@ def fit_reward(
         NumericalFailure: training diverged.
     """
     config = reward_config(config)
-    training, selection = (_samples(table, action_space) for table in (train, validation))
+    training, selection = (_samples(table, dynamics) for table in (train, validation))
     spec = reward_spec(training.inputs.shape[1], config.hidden, config.activation)
     try:
         fitted = fit_regressor(config, spec, training, selection, _of_reward(hooks or Hooks()))
@@ -72,7 +72,9 @@ def fit_reward(
         raise type(error)(f"the reward: {error}") from error
     if fitted is None:
         return None
-    return LearnedReward(fitted.regressor, train.observations.shape[1], action_space.size)
+    return LearnedReward(
+        fitted.regressor, dynamics.observation_size, dynamics.action_size, dynamics.origin
+    )
 
 
 def reward_config(config: TrainConfig) -> TrainConfig:
@@ -91,8 +93,8 @@ def reward_checkpoint(checkpoint: Path) -> Path:
     return checkpoint.with_stem(f"{checkpoint.stem}-reward")
 
 
-def _samples(table: EpisodeTable, action_space: ActionSpace) -> Samples:
-    judged = judged_transitions(table, action_space)
+def _samples(table: EpisodeTable, dynamics: ModelSpec) -> Samples:
+    judged = judged_transitions(table, dynamics.action_space, dynamics.origin)
     reward = judged.reward[:, None]
     return Samples(judged.inputs, reward, np.abs(reward).max(0, initial=0))
 

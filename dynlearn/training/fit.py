@@ -123,6 +123,9 @@ def dynamics_samples(spec: ModelSpec, transitions: Transitions) -> Samples:
         values.astype(np.float64)
         for values in (transitions.observation, transitions.next_observation)
     )
+    if spec.origin is not None:
+        observation -= spec.origin
+        following -= spec.origin
     columns = list(spec.target_columns)
     parts = observation[:, list(spec.observation_columns)], transitions.action
     inputs = np.concatenate(parts, 1, dtype=np.float64)

@@ -42,7 +42,7 @@ def _spec(observations: int = 3, actions: int = 2, **options: Any) -> ModelSpec:
     return ModelSpec(
         **{
             "observation_space": ObservationSpace(observation=_box(observations)),
-            "action_space": _box(actions, 1.0),
+            "action_space": _box(actions, 10.0),
             "observation_columns": every,
             "target_columns": every,
             "members": 3,

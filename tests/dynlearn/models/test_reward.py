@@ -14,6 +14,7 @@ from dynlearn.models.reward import LearnedReward, reward_spec
 from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.training.extras import fit_reward
+from dynlearn.training.fit import model_spec
 
 PUSH = BoxSpace(low=(-1,), high=(1,))
 CONFIG = TrainConfig(
@@ -56,7 +57,9 @@ def walks(episodes: int, seed: int, goals: bool = True) -> EpisodeTable:
 
 
 def learn(goals: bool = True) -> LearnedReward:
-    reward = fit_reward(CONFIG, walks(300, 0, goals), walks(30, 1, goals), PUSH)
+    line = ObservationSpace(observation=BoxSpace(low=(-np.inf,), high=(np.inf,)))
+    spec = model_spec(CONFIG, line, PUSH)
+    reward = fit_reward(CONFIG, walks(300, 0, goals), walks(30, 1, goals), spec)
     assert reward is not None
     return reward
 

@@ -41,7 +41,7 @@ def check_inputs(
             "inputs: expected observation and action, and member and context or not, "
             f"got {', '.join(tensors)}"
         )
-    observation = as_float32("observation", tensors["observation"])
+    observation = as_observation("observation", tensors["observation"], spec)
     require_shape("observation", observation, ("rows",), spec.observation_size)
     action = check_actions("action", tensors["action"], ("rows",), spec, actions_outside)
     if len(action) != len(observation):
@@ -106,16 +106,26 @@ def check_actions(
         return choices
     actions = as_float32(name, values)
     require_shape(name, actions, dimensions, space.size)
-    low, high = (np.array(bound, np.float32) for bound in (space.low, space.high))
+    low, high = (np.array(bound, np.float32) for bound in spec.action_bounds)
     if actions_outside == "clip":
         clipped: Array = actions.clip(low, high)
         return clipped
     if not ((actions >= low) & (actions <= high)).all():
         raise InvalidInput(
-            f"{name}: expected values between {list(space.low)} and {list(space.high)}, got some "
+            f"{name}: expected values between {low.tolist()} and {high.tolist()}, got some "
             f"outside, from {actions.min()} to {actions.max()}"
         )
     return actions
+
+
+def as_observation(name: str, values: Array, spec: ModelSpec) -> Array:
+    """Return real numbers in the dtype that a model needs its observations in.
+
+    Raises:
+        InvalidInput: they are integers, or beyond float32.
+    """
+    narrow = as_float32(name, values)
+    return narrow if spec.origin is None else values.astype(np.float64, copy=False)
 
 
 def as_float32(name: str, values: Array) -> Array:

@@ -19,7 +19,12 @@ from dynlearn.protocol.tensors import Array
 from dynlearn.rollout.returns import Estimator
 from dynlearn.rollout.trajectory import rollout_in_turns
 from dynlearn.spaces import DiscreteSpace
-from dynlearn_services.server.calls.checks import as_float32, check_actions, require_shape
+from dynlearn_services.server.calls.checks import (
+    as_float32,
+    as_observation,
+    check_actions,
+    require_shape,
+)
 from dynlearn_services.server.calls.faults import require_finite_beginning, require_near
 from dynlearn_services.server.calls.messages import decode, encode, require_answer
 from dynlearn_services.server.calls.parameters import RolloutParameters
@@ -110,7 +115,7 @@ def _plan(
             "inputs: expected observations and actions, and context or not, "
             f"got {', '.join(tensors)}"
         )
-    observation = as_float32("observations", tensors["observations"])
+    observation = as_observation("observations", tensors["observations"], spec)
     require_shape("observations", observation, ("starts",), spec.observation_size)
     actions = check_actions(
         "actions", tensors["actions"], _DIMENSIONS, spec, service.config.actions_outside
@@ -130,7 +135,7 @@ def _plan(
         raise InvalidInput(f"context: expected shape [starts, columns], got {list(context.shape)}")
     reward = choose_reward(service.tasks, model, parameters)
     tensor = model.model.as_tensor
-    plan = _Plan(tensor(observation), tensor(actions), tensor(context), reward)
+    plan = _Plan(model.model.as_observation(observation), tensor(actions), tensor(context), reward)
     if reward is not None:
         try_reward(reward, plan.observation, plan.actions, plan.context)
     return plan
@@ -160,7 +165,8 @@ def _require_size(
     if set(wanted) - set(_OF_RETURNS):
         # Moments are taken of all particles, which are kept that long.
         size = max(size, numbers["particles"])
-    require_answer(4 * starts * candidates * size, service.config.max_answer_bytes)
+    itemsize = plan.observation.element_size()
+    require_answer(itemsize * starts * candidates * size, service.config.max_answer_bytes)
 
 
 @torch.inference_mode()

@@ -107,6 +107,7 @@ class LoadedModel:
             )
             .cpu()
             .numpy()
+            .astype(self.outputs.dtype(name), copy=False)
             for name in outputs
         }
 
@@ -115,7 +116,10 @@ class LoadedModel:
     ) -> Generator[None, None, dict[str, Array]]:
         """Compute many rows a few at a time, and return the outputs; samples too if asked for."""
         plain = [name for name in outputs if name not in SAMPLES]
-        whole = {name: np.empty(self.outputs.shape(name, inputs), np.float32) for name in plain}
+        whole = {
+            name: np.empty(self.outputs.shape(name, inputs), self.outputs.dtype(name))
+            for name in plain
+        }
         samples = Samples.prepare(self.model, inputs, draw) if draw else None
         for start in range(0, inputs.rows, _CHUNK):
             if start:

@@ -1,9 +1,9 @@
 """A loaded model as the protocol describes it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from dynlearn.protocol.metadata import Limits, ModelMetadata, ModelParameters, TensorMetadata
-from dynlearn.protocol.names import SAMPLE_MEMBER
 from dynlearn.spaces import DiscreteSpace
 from dynlearn_services.server.models.loaded_model import LoadedModel
 
@@ -28,23 +28,25 @@ def describe(
         if isinstance(spec.action_space, DiscreteSpace)
         else TensorMetadata(name="action", datatype="FP32", shape=[-1, spec.action_size])
     )
+    datatype: Literal["FP32", "FP64"] = "FP32" if spec.origin is None else "FP64"
     return ModelMetadata(
         name=loaded.name,
         versions=list(versions),
         platform="dynlearn",
         inputs=[
-            TensorMetadata(name="observation", datatype="FP32", shape=[-1, spec.observation_size]),
+            TensorMetadata(
+                name="observation", datatype=datatype, shape=[-1, spec.observation_size]
+            ),
             action,
         ],
         outputs=[
-            TensorMetadata(
-                name=name, datatype="INT64" if name == SAMPLE_MEMBER else "FP32", shape=shape
-            )
+            TensorMetadata(name=name, datatype=loaded.outputs.datatype(name), shape=shape)
             for name, shape in loaded.outputs.shapes.items()
         ],
         parameters=ModelParameters(
             version=loaded.version,
             observation_size=spec.observation_size,
+            observation_datatype=datatype,
             action_space=spec.action_space,
             observation_columns=spec.observation_columns,
             target_columns=spec.target_columns,

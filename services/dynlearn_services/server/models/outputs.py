@@ -5,20 +5,22 @@ Shapes: E members, N rows, D predicted columns.
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from dynlearn.models.dynamics import DynamicsModel
+from dynlearn.protocol.documents import Datatype
 from dynlearn.protocol.names import OUTPUTS, REWARD_MEAN, SAMPLE, SAMPLE_MEMBER
-from dynlearn.protocol.tensors import Array
+from dynlearn.protocol.tensors import DTYPES, Array
 from dynlearn_services.server.models.inputs import Inputs
 
 # Of `Prediction`, by the names of its outputs.
 ATTRIBUTES = {name: attribute for attribute, name in OUTPUTS.items()}
 SAMPLES = (SAMPLE, SAMPLE_MEMBER)
 
-# At most: float32, or int64.
-_ITEM_BYTES = 8
+# What keeps the origin that a model takes off its observations.
+_PLACES = (OUTPUTS["mean"], OUTPUTS["member_means"], SAMPLE)
 
 
 class Outputs:
@@ -32,6 +34,7 @@ class Outputs:
             with_reward: whether it has learned a reward.
         """
         self.shapes = _shapes(model)
+        self._of_places: Datatype = "FP32" if model.spec.origin is None else "FP64"
         if with_reward:
             self.shapes[REWARD_MEAN] = [-1]
 
@@ -40,6 +43,16 @@ class Outputs:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
+
+    def datatype(self, name: str) -> Datatype:
+        """Return the protocol's name of an output's dtype."""
+        if name == SAMPLE_MEMBER:
+            return "INT64"
+        return self._of_places if name in _PLACES else "FP32"
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the dtype of an output."""
+        return DTYPES[self.datatype(name)]
 
     def shape(self, name: str, inputs: Inputs) -> tuple[int, ...]:
         """Return an output's shape for some inputs."""
@@ -54,8 +67,10 @@ class Outputs:
         return (members, inputs.rows, *shape[2:])
 
     def count_bytes(self, names: Sequence[str], inputs: Inputs) -> int:
-        """Return how many bytes some outputs are for some inputs, at most."""
-        return sum(_ITEM_BYTES * math.prod(self.shape(name, inputs)) for name in names)
+        """Return how many bytes some outputs are for some inputs."""
+        return sum(
+            self.dtype(name).itemsize * math.prod(self.shape(name, inputs)) for name in names
+        )
 
     def rows_of(self, name: str, values: Array, rows: slice) -> Array:
         """Return some rows of an output."""

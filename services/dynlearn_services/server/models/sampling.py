@@ -60,7 +60,8 @@ class Samples:
         chosen = member if draw.propagation in ("ts1", "tsinf") else None
         if chosen is not None and inputs.member is not None:
             chosen = torch.from_numpy(inputs.member)
-        return cls(draw, chosen, noise, np.empty((inputs.rows, targets), np.float32))
+        dtype = np.float32 if model.spec.origin is None else np.float64
+        return cls(draw, chosen, noise, np.empty((inputs.rows, targets), dtype))
 
     @property
     def member(self) -> Array:
@@ -93,7 +94,7 @@ class Samples:
         factor = torch.linalg.cholesky(prediction.covariance.double())
         noise = self.noise[rows].to(model.device).double().unsqueeze(-1)
         sample: Tensor = prediction.mean + (factor @ noise).squeeze(-1)
-        return sample.float()
+        return sample
 
 
 def predict(model: DynamicsModel, inputs: Inputs) -> Prediction:

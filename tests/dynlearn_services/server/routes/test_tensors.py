@@ -228,11 +228,11 @@ def test_an_observation_that_no_model_can_answer(url, rows):
 
 
 def test_an_answer_that_would_be_too_large(registry, rows):
-    with running_server(config(max_answer_bytes=4_000), registry.root) as url:
+    with running_server(config(max_answer_bytes=2_000), registry.root) as url:
         assert ask(url, body(*rows)).status_code == 200
         answer = ask(url, body(*rows, (OUTPUTS["covariance"],)))
     assert answer.status_code == 413
-    assert "outputs: expected an answer of at most 4000 bytes" in answer.json()["error"]
+    assert "outputs: expected an answer of at most 2000 bytes" in answer.json()["error"]
 
 
 @pytest.fixture
