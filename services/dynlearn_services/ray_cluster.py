@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dynlearn.errors import DynlearnError, Unavailable
+from dynlearn_services.ray_folder import ray_folder
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -25,6 +28,8 @@ _Handler = Callable[[int, FrameType | None], object] | int | None
 _HOST_AND_PORT = re.compile(r"(.+):(\d+)")
 _SECONDS_TO_CONNECT = 10.0
 _OBJECT_STORE_BYTES = 256 * 2**20
+
+_TOKENS = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -58,20 +63,24 @@ def ray_cluster(cpus: int) -> Iterator[None]:
     if not os.environ.get("RAY_ADDRESS"):
         # The one switch by which Ray listens on 127.0.0.1 alone, whatever the system.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if not _TOKENS & os.environ.keys():
+            # Else Ray writes one into ~/.ray, for everyone to read and every cluster to share.
+            # One a process: Ray reads it once.
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray
 
     if ray.is_initialized():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        _connect(cpus)
+    with ExitStack() as open_:
+        open_.callback(_handle_sigterm, before)
+        folder = None if os.environ.get("RAY_ADDRESS") else open_.enter_context(ray_folder())
+        open_.callback(ray.shutdown)
+        _connect(cpus, folder)
         # Ray's own handler would print a stack.
         _handle_sigterm(before if callable(before) else _exit)
         yield
-    finally:
-        ray.shutdown()
-        _handle_sigterm(before)
 
 
 def fetch(reference: ObjectRef[Any]) -> Any:
@@ -97,7 +106,7 @@ def reason_of_death(error: RayActorError) -> str:
     return str(error).strip().rpartition("\n")[2].strip()
 
 
-def _connect(cpus: int) -> None:
+def _connect(cpus: int, folder: Path | None) -> None:
     import ray
 
     address = os.environ.get("RAY_ADDRESS", "")
@@ -105,7 +114,7 @@ def _connect(cpus: int) -> None:
         if match := _HOST_AND_PORT.fullmatch(address):
             # Ray itself would try for minutes.
             socket.create_connection((match[1], int(match[2])), _SECONDS_TO_CONNECT).close()
-        if address:
+        if folder is None:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
@@ -113,6 +122,8 @@ def _connect(cpus: int) -> None:
                 num_cpus=cpus,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=False,
+                # Inside: Ray opens the folder it is given to everyone.
+                _temp_dir=str(folder / "ray"),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
