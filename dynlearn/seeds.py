@@ -1,5 +1,8 @@
 """Random generators that depend on nothing but a seed and what they are for."""
 
+import operator
+from typing import SupportsIndex
+
 import numpy as np
 import torch
 
@@ -21,15 +24,15 @@ def derived_generator(
     return torch.Generator(device).manual_seed(derived_seed(seed, purpose, *more))
 
 
-def check_seed(seed: int) -> int:
-    """Return the seed.
+def check_seed(seed: SupportsIndex) -> int:
+    """Return the seed, which may be one of NumPy's integers.
 
     Raises:
-        InvalidInput: it is not between 0 and 2⁶³ - 1.
+        InvalidInput: it is no integer between 0 and 2⁶³ - 1.
     """
-    if not 0 <= seed < 2**63:
-        raise InvalidInput(f"seed: expected 0 to {2**63 - 1}, got {seed}")
-    return seed
+    if not isinstance(seed, SupportsIndex) or isinstance(seed, bool) or not 0 <= int(seed) < 2**63:
+        raise InvalidInput(f"seed: expected an integer from 0 to {2**63 - 1}, got {seed!r}")
+    return operator.index(seed)
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -75,7 +76,7 @@ class DatasetHeader(BaseModel):
         return range(first, min(first + self.episodes_per_shard, self.planned))
 
 
-def read_header(uri: str) -> DatasetHeader:
+def read_header(uri: str | Path) -> DatasetHeader:
     """Return a dataset's header, finished or not.
 
     Raises:
@@ -85,7 +86,7 @@ def read_header(uri: str) -> DatasetHeader:
     return load_header(open_folder(uri))
 
 
-def list_datasets(root: str) -> list[str]:
+def list_datasets(root: str | Path) -> list[str]:
     """Return the names of the datasets in a folder, finished or not."""
     return open_folder(root).folders_with(HEADER_FILE)
 

@@ -7,6 +7,7 @@ hold a fixed number of whole episodes each; `dynlearn.data.writer` writes them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,7 +38,7 @@ class EpisodeStore:
         self._shards = ShardFolder(folder, header)
 
     @classmethod
-    def open(cls, uri: str) -> EpisodeStore:
+    def open(cls, uri: str | Path) -> EpisodeStore:
         """Open a finished dataset to read it.
 
         Raises:

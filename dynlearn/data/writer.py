@@ -6,6 +6,7 @@ Equal episodes give equal bytes of every file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class EpisodeWriter:
         self._parts: dict[int, list[str]] = {}
 
     @classmethod
-    def create(cls, uri: str, header: DatasetHeader, resume: bool = False) -> EpisodeWriter:
+    def create(cls, uri: str | Path, header: DatasetHeader, resume: bool = False) -> EpisodeWriter:
         """Begin a dataset, or with ``resume`` go on with one where it was cut off.
 
         Resuming keeps the shards that are whole and intact; there may be none yet, or all.

@@ -177,9 +177,9 @@ class DynamicsModel:
                 "train without target_columns"
             )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into an existing folder."""
-        write_model(folder, self.spec, self.regressor)
+        write_model(Path(folder), self.spec, self.regressor)
 
     @classmethod
     def load(

@@ -100,20 +100,21 @@ class LearnedReward:
         with np.errstate(over="ignore"):
             return float(np.abs((context - mean) / std).max(initial=0))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write it beside the dynamics model in a folder."""
-        (folder / _FOLDER).mkdir()
-        write_model(folder / _FOLDER, self.regressor.spec, self.regressor)
+        own = Path(folder) / _FOLDER
+        own.mkdir()
+        write_model(own, self.regressor.spec, self.regressor)
 
     @classmethod
-    def load(cls, folder: Path, dynamics: DynamicsModel) -> LearnedReward | None:
+    def load(cls, folder: str | Path, dynamics: DynamicsModel) -> LearnedReward | None:
         """Read what lies beside a dynamics model; None where it has no learned reward.
 
         Raises:
             NotFound: one of its files is missing.
             CorruptData: a file is truncated, not finite, or does not fit the dynamics.
         """
-        own = folder / _FOLDER
+        own = Path(folder) / _FOLDER
         if not own.exists():
             return None
         spec = RegressorSpec(**dict(read_json(own / SPEC_FILE, PublishedReward)))

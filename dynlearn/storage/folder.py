@@ -5,6 +5,7 @@ Files are written aside and renamed, so that a reader sees a whole file or none.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,12 +149,13 @@ class Folder:
             yield
 
 
-def open_folder(uri: str) -> Folder:
+def open_folder(uri: str | Path) -> Folder:
     """Return the folder at a local path or at a URI, which need not exist.
 
     Raises:
         InvalidInput: pyarrow knows no filesystem for the URI.
     """
+    uri = os.fspath(uri)
     shown = _without_secrets(uri)
     if "://" not in uri:
         return Folder(fs.LocalFileSystem(), str(Path(uri).absolute()), shown)

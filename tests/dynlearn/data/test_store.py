@@ -105,6 +105,18 @@ def test_a_single_shard_is_read_without_a_copy(tmp_path: Path) -> None:
     assert not table.observations.flags.writeable
 
 
+def test_a_path_is_as_good_as_its_name(tmp_path: Path) -> None:
+    with EpisodeWriter.create(tmp_path / "data", header()) as writer:
+        writer.append(EPISODES[:2])
+    assert list_datasets(tmp_path) == ["data"]
+    assert not read_header(tmp_path / "data").finished
+    writer = EpisodeWriter.create(tmp_path / "data", header(), resume=True)
+    for first in (2, 4):
+        writer.append(EPISODES[first : first + 2])
+    writer.finish()
+    assert EpisodeStore.open(tmp_path / "data").table().digests() == DIGESTS
+
+
 def test_discrete_actions_are_kept_as_integers(tmp_path: Path) -> None:
     planned = header(
         observation_space=ObservationSpace(observation=BoxSpace(low=(0.0,), high=(1.0,))),

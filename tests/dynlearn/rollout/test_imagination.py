@@ -376,5 +376,5 @@ def test_no_particles_are_refused() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
 def test_a_seed_that_is_none_is_refused(seed: int) -> None:
-    with pytest.raises(InvalidInput, match=f"seed: expected 0 to .*, got {seed}"):
+    with pytest.raises(InvalidInput, match=f"seed: expected an integer from 0 to .*, got {seed}"):
         rollout(Drift(), torch.zeros(1, 1), torch.zeros(1, 1, 1, 1), 1, "ts1", seed)
