@@ -102,7 +102,8 @@ def test_copied_paths_exist_and_reach_the_build() -> None:
 
 
 def test_extras_exist_and_constraints_hold() -> None:
-    (install,) = [a for a in arguments("RUN") if "pip install" in a]
+    install, own = [a for a in arguments("RUN") if "pip install" in a]
+    assert "--no-deps ." in own
     extras = re.findall(r"\.\[([a-z,]+)\]", install)
     assert extras
     assert set(extras[0].split(",")) <= set(PROJECT["optional-dependencies"])
@@ -111,9 +112,31 @@ def test_extras_exist_and_constraints_hold() -> None:
 
 def test_base_image_has_a_python_that_the_project_takes() -> None:
     (base,) = arguments("FROM")
-    version = re.fullmatch(r"python:(\d+\.\d+)-slim-\w+", base)
+    version = re.fullmatch(r"python:(\d+\.\d+\.\d+)-slim-\w+@sha256:[0-9a-f]{64}", base)
     assert version
     assert SpecifierSet(PROJECT["requires-python"]).contains(version[1])
+
+
+def test_an_edit_of_the_sources_leaves_the_layer_of_the_dependencies(tmp_path: Path) -> None:
+    order = [f"{name} {argument}" for name, argument in INSTRUCTIONS]
+    (installed,) = [i for i, line in enumerate(order) if ".[all]" in line]
+    copied = [line for line in order[:installed] if line.startswith("COPY")]
+    assert copied == ["COPY pyproject.toml constraints.txt ./"]
+    stubs = order[installed].removeprefix("RUN ").partition("&& pip install")[0]
+    subprocess.run(["sh", "-ec", stubs], cwd=tmp_path, check=True)
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    for package in build["targets"]["wheel"]["packages"]:
+        assert (tmp_path / package / "__init__.py").exists()
+    for file in (PROJECT["readme"], *PROJECT["license-files"]):
+        assert (tmp_path / file).exists()
+
+
+def test_gpus_are_reserved_for_what_computes_on_them() -> None:
+    gpu = yaml.safe_load((ROOT / "docker/compose.gpu.yaml").read_text())["services"]
+    assert set(gpu) == {"ray-head", "ray-worker", "api"} <= set(SERVICES)
+    for service in gpu.values():
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
 
 
 def test_build_arguments_are_declared() -> None:
