@@ -17,8 +17,19 @@ class Home:
     """
 
     def __init__(self, root: str | Path | None = None):
-        """Take ``root``, else the environment variable DYNLEARN_HOME, else ``./dynlearn-home``."""
+        """Take ``root``, else the environment variable DYNLEARN_HOME, else ``./dynlearn-home``.
+
+        Raises:
+            InvalidInput: its name is not UTF-8, which datasets are not opened without.
+        """
         self.root = Path(root or os.environ.get("DYNLEARN_HOME") or "dynlearn-home").absolute()
+        try:
+            str(self.root).encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"expected a home folder whose name is UTF-8, got {os.fsencode(self.root)!r}; "
+                "name another with --home or DYNLEARN_HOME"
+            ) from error
 
     @property
     def models(self) -> Path:

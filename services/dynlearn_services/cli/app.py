@@ -5,7 +5,11 @@ commands, so that ``--help`` answers at once. Results go to standard output, whe
 ``--json`` as one JSON object; progress and errors go to standard error.
 """
 
+import errno
+import io
 import logging
+import os
+import signal
 import sys
 
 import typer
@@ -51,15 +55,40 @@ def _log_to_standard_error() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 130 for Ctrl-C, else 1."""
     _log_to_standard_error()
+    # Names of files need not be UTF-8.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
     except DynlearnError as error:
         return _fail(str(error), error.exit_code)
     except _UsageError as error:
         return _fail(error.format_message(), InvalidInput.exit_code)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
+    except BrokenPipeError:
+        return _leave_standard_output()
+    except OSError as error:
+        return _fail(_describe(error), 1)
+    except MemoryError:
+        return _fail("expected enough memory, got none left; ask for less at a time", 1)
     return int(code or 0)
+
+
+def _leave_standard_output() -> int:
+    """Say nothing more to who has stopped listening, as in ``dynlearn … | head``."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def _describe(error: OSError) -> str:
+    """Return what is wrong with the disk, or whatever else the system has refused."""
+    where = f" for {os.fsdecode(error.filename)}" if error.filename else ""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"expected room on the disk, got {reason}{where}; what was saved before is kept"
+    return f"expected files that can be read and written, got {reason}{where}"
 
 
 def _fail(message: str, code: int) -> int:

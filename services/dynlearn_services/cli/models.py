@@ -38,9 +38,10 @@ def show_model(model: str, home: HomeOption = None) -> None:
 
     card = Registry(Home(home).models).resolve(model).folder / "README.md"
     try:
-        print(card.read_text(encoding="utf-8"))
+        text = card.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptData(f"expected a model card {card}, got none that can be read") from error
+    print(text)
 
 
 @models.command("alias")
