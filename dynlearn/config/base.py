@@ -12,8 +12,8 @@ def _split_at_commas(value: Any) -> Any:
 Integers = Annotated[tuple[int, ...], BeforeValidator(_split_at_commas)]
 """Whole numbers; on the command line with commas between them."""
 
-References = Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)]
-"""Names of models; on the command line with commas between them."""
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)]
+"""Names, of models or hosts; on the command line with commas between them."""
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 

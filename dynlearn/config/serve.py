@@ -4,17 +4,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from dynlearn.config.base import PRECISION, Config, References
+from dynlearn.config.base import PRECISION, Config, Names
 from dynlearn.config.choices import ActionsOutside, Device, PredictionPrecision
 
 
 class ServeConfig(Config):
     """Serve a model over HTTP in the Open Inference Protocol v2."""
 
-    model: References = Field(
+    model: Names = Field(
         (), description="models: NAME, NAME/VERSION or NAME@ALIAS, commas between; absent: all"
     )
     host: str = Field("127.0.0.1", description="address to listen on; others need tokens")
+    allowed_hosts: Names = Field(
+        (), description="what else callers without tokens may call the server, commas between"
+    )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     device: Device = Field("auto", description="auto takes CUDA where there is one")
     precision: PredictionPrecision = Field("float32", description=PRECISION)

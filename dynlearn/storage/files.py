@@ -38,8 +38,8 @@ def check_name(name: str, kind: str) -> str:
     return name
 
 
-def write_bytes(path: Path, content: Buffer) -> None:
-    """Replace a file in one step that a power cut does not undo.
+def write_bytes(path: Path, content: Buffer, mode: int = 0o644) -> None:
+    """Replace a file, with permissions, in one step that a power cut does not undo.
 
     What a crash leaves behind begins with a dot and ends with `ASIDE`.
     """
@@ -50,7 +50,7 @@ def write_bytes(path: Path, content: Buffer) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(aside, 0o644)
+        os.chmod(aside, mode)
         os.replace(aside, path)
     except BaseException:
         os.unlink(aside)

@@ -6,24 +6,26 @@ another: ``admin`` may all that ``write`` may, and ``write`` all that ``read`` m
 
 import hashlib
 import hmac
-import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynlearn.errors import Forbidden, InvalidInput, NotFound, Unauthorized, nearest
+from dynlearn.errors import DynlearnError, Forbidden, InvalidInput, NotFound, Unauthorized, nearest
 from dynlearn.storage.files import check_name, read_json, write_bytes
+from dynlearn.storage.locks import one_writer
 
 Role = Literal["read", "write", "admin"]
 
 _RANKS: dict[Role, int] = {"read": 0, "write": 1, "admin": 2}
 _PREFIX = "dynlearn_"
-_LOOK_EVERY = 1.0
+_LOOK_EVERY = 0.5
+_LOCK_SECONDS = 30.0
 
 
 def least_role(roles: Iterable[Role | None]) -> Role | None:
@@ -57,41 +59,67 @@ class _Document(BaseModel):
 
 
 class Tokens:
-    """The tokens of one file, read anew when it changes."""
+    """The tokens of one file, read anew when it changes.
 
-    def __init__(self, path: Path):
+    Attributes:
+        path: of the file.
+        required: whether callers must have one though there is no file.
+    """
+
+    def __init__(self, path: Path, required: bool = False):
         self.path = path
+        self.required = required
         self._lock = threading.Lock()
         self._looked = -_LOOK_EVERY
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._tokens: tuple[Token, ...] = ()
+        self._fault: DynlearnError | None = None
+
+    def __reduce__(self) -> tuple[type["Tokens"], tuple[Path, bool]]:
+        """Travel as the file's place, to be read there."""
+        return type(self), (self.path, self.required)
 
     def all(self) -> tuple[Token, ...]:
         """Return the tokens, as they were at most a second ago.
 
         Raises:
-            CorruptData: the file holds something else.
+            InvalidInput: the file cannot be read, or holds something else.
         """
         with self._lock:
             if time.monotonic() - self._looked >= _LOOK_EVERY:
                 self._read()
+            if self._fault is not None:
+                raise self._fault
             return self._tokens
+
+    def are_required(self) -> bool:
+        """Whether callers must have one: since there is a file, even one without tokens.
+
+        That it goes opens nothing, for as long as this object lives: whoever loses sight of the
+        file, or revokes the last token, does not mean to let everyone in.
+
+        Raises:
+            InvalidInput: the file cannot be read, or holds something else.
+        """
+        self.all()
+        return self.required
 
     def create(self, name: str, role: Role) -> str:
         """Make a token and return it; it cannot be had again.
 
         Raises:
-            InvalidInput: there is one of this name, or the name cannot be.
+            InvalidInput: there is one of this name, the name cannot be, or the file cannot be
+                written.
+            Busy: others have been writing all the while.
         """
         check_name(name, "token")
-        with self._lock:
-            self._read()
-            if name in (token.name for token in self._tokens):
+        secret = _PREFIX + secrets.token_urlsafe(32)
+        with self._writing() as tokens:
+            if name in (token.name for token in tokens):
                 raise InvalidInput(
                     f"expected a new name for a token, got {name!r}; revoke it first"
                 )
-            secret = _PREFIX + secrets.token_urlsafe(32)
-            self._write((*self._tokens, Token(name=name, role=role, sha256=_digest(secret))))
+            tokens.append(Token(name=name, role=role, sha256=_digest(secret)))
         return secret
 
     def revoke(self, name: str) -> None:
@@ -99,16 +127,16 @@ class Tokens:
 
         Raises:
             NotFound: there is none of this name.
+            InvalidInput: the file cannot be written.
+            Busy: others have been writing all the while.
         """
-        with self._lock:
-            self._read()
-            left = tuple(token for token in self._tokens if token.name != name)
-            if len(left) == len(self._tokens):
-                known = [token.name for token in left]
+        with self._writing() as tokens:
+            known = [token.name for token in tokens]
+            if name not in known:
                 raise NotFound(
                     f"expected the name of a token, got {name!r}; {nearest(name, known)}"
                 )
-            self._write(left)
+            del tokens[known.index(name)]
 
     def require(self, authorization: str, role: Role) -> str:
         """Return the name of a token that allows a role.
@@ -137,23 +165,45 @@ class Tokens:
             raise Forbidden(f"expected a token with role {role}, got one with role {found.role}")
         return found.name
 
+    @contextmanager
+    def _writing(self) -> Iterator[list[Token]]:
+        """Give the tokens as they are now, and write what becomes of them, before anybody else."""
+        what = f"the tokens {self.path}"
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with self._lock, one_writer(lock, what, _LOCK_SECONDS):
+            self._read()
+            if self._fault is not None:
+                raise self._fault
+            tokens = list(self._tokens)
+            yield tokens
+            document = _Document(tokens=tuple(tokens))
+            try:
+                write_bytes(self.path, document.model_dump_json(indent=1).encode(), 0o600)
+            except OSError as error:
+                raise InvalidInput(
+                    f"expected a file of tokens that can be written, got {self.path} "
+                    f"({error.strerror}); see to its folder"
+                ) from error
+            self._read()
+
     def _read(self) -> None:
-        self._looked = time.monotonic()
+        self._looked, self._fault = time.monotonic(), None
         try:
             status = self.path.stat()
-        except FileNotFoundError:
+            self.required = True
+            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if stamp != self._stamp:
+                self._tokens, self._stamp = read_json(self.path, _Document).tokens, stamp
+        except (FileNotFoundError, NotFound):
             self._stamp, self._tokens = None, ()
-            return
-        stamp = (status.st_mtime_ns, status.st_ino)
-        if stamp != self._stamp:
-            self._tokens = read_json(self.path, _Document).tokens
-            self._stamp = stamp
-
-    def _write(self, tokens: tuple[Token, ...]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(self.path, _Document(tokens=tokens).model_dump_json(indent=1).encode())
-        os.chmod(self.path, 0o600)
-        self._stamp, self._tokens = None, tokens
+        except DynlearnError as error:
+            self._stamp, self._tokens, self._fault = None, (), error
+        except OSError as error:
+            self._stamp, self._tokens = None, ()
+            self._fault = InvalidInput(
+                f"expected a file of tokens that can be read, got {self.path} ({error.strerror}); "
+                "see to whose it is"
+            )
 
 
 def _digest(secret: str) -> str:

@@ -1,5 +1,10 @@
+import errno
 import json
+import pickle
 import stat
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -71,3 +76,79 @@ def test_a_file_of_something_else(tokens):
     tokens.path.write_text('{"tokens": [{"name": "a", "role": "king", "sha256": ""}]}')
     with pytest.raises(CorruptData, match="role"):
         tokens.all()
+
+
+def test_a_file_that_cannot_be_read_is_told_until_it_can(tokens):
+    tokens.path.mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match=r"expected a file of tokens that can be read"):
+            tokens.all()
+    with pytest.raises(InvalidInput, match="that can be read"):
+        tokens.create("planner", "read")
+
+
+CREATE = """
+import sys
+from pathlib import Path
+from dynlearn_services.tokens import Tokens
+tokens = Tokens(Path(sys.argv[1]))
+for number in range(20):
+    tokens.create(f"{sys.argv[2]}-{number}", "read")
+    if number:
+        tokens.revoke(f"{sys.argv[2]}-{number - 1}")
+"""
+
+
+def test_processes_and_threads_write_one_after_the_other(tokens):
+    started = [
+        subprocess.Popen([sys.executable, "-c", CREATE, tokens.path, name]) for name in ("a", "b")
+    ]
+    threads = [
+        threading.Thread(target=Tokens(tokens.path).create, args=(f"thread-{number}", "read"))
+        for number in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [process.wait() for process in started] == [0, 0]
+    names = {token.name for token in Tokens(tokens.path).all()}
+    assert names == {"a-19", "b-19", *(f"thread-{number}" for number in range(4))}
+    # Nothing is left beside it.
+    assert [path.name for path in tokens.path.parent.iterdir()] == ["tokens.json"]
+
+
+def test_once_there_was_a_token_one_is_required(tokens, monkeypatch):
+    monkeypatch.setattr("dynlearn_services.tokens._LOOK_EVERY", 0.0)
+    reader = Tokens(tokens.path)
+    assert not reader.are_required()
+    tokens.create("planner", "read")
+    assert reader.are_required()
+    tokens.revoke("planner")
+    assert reader.are_required()
+    assert Tokens(tokens.path).are_required()
+    tokens.path.unlink()
+    assert reader.are_required()
+    assert reader.all() == ()
+    assert not Tokens(tokens.path).are_required()
+
+
+def test_they_travel_as_their_place(tokens):
+    secret = tokens.create("planner", "read")
+    there = pickle.loads(pickle.dumps(Tokens(tokens.path, required=True)))
+    assert there.require(f"Bearer {secret}", "read") == "planner"
+    assert secret.encode() not in pickle.dumps(tokens)
+    tokens.path.unlink()
+    assert there.are_required()
+
+
+def test_a_disk_that_is_full(tokens, monkeypatch):
+    tokens.create("planner", "read")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dynlearn_services.tokens.write_bytes", fail)
+    with pytest.raises(InvalidInput, match="No space left on device"):
+        tokens.create("other", "read")
+    assert [token.name for token in Tokens(tokens.path).all()] == ["planner"]

@@ -218,7 +218,7 @@ def test_slow_senders_and_callers_that_never_read_slow_nobody(registry: Registry
     )
     request = (
         (
-            f"POST /v1/models/slide/rollout HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            f"POST /v1/models/slide/rollout HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
             f"{len(header) + len(body)}\r\nInference-Header-Content-Length: {len(header)}\r\n\r\n"
         ).encode()
         + header

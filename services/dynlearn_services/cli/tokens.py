@@ -30,9 +30,13 @@ def create_token(
 @tokens.command("list")
 def list_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the tokens by name, with their roles."""
-    content = {token.name: {"role": token.role} for token in Tokens(Home(home).tokens).all()}
+    known = Tokens(Home(home).tokens)
+    content = {token.name: {"role": token.role} for token in known.all()}
     lines = [f"{name}: {about['role']}" for name, about in content.items()]
-    print_result(as_json, content, "\n".join(lines) or "no tokens; on loopback none is needed")
+    none = "no tokens; on loopback none is needed"
+    if known.required:
+        none = f"no tokens, so that nobody may ask; make one, or delete {known.path}"
+    print_result(as_json, content, "\n".join(lines) or none)
 
 
 @tokens.command("revoke")

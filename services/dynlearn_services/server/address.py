@@ -39,17 +39,18 @@ def url_of(listener: socket.socket) -> str:
 
 
 def required_tokens(tokens: Tokens | None, listener: socket.socket) -> Tokens | None:
-    """Return the tokens if callers must have one: where there are any, or on any but loopback.
+    """Return the tokens of those who may ask; on any but loopback they are required for good.
 
     Raises:
-        InvalidInput: callers must, and there is none.
+        InvalidInput: they are, and there is none; or their file cannot be read.
     """
-    if tokens is not None and tokens.all():
-        return tokens
     host = listener.getsockname()[0]
-    if not ipaddress.ip_address(host).is_loopback:
+    known = tokens.all() if tokens is not None else ()
+    if ipaddress.ip_address(host).is_loopback:
+        return tokens
+    if tokens is None or not known:
         raise InvalidInput(
             f"host: expected an address of this machine's loopback, got {host!r}, and no tokens, "
             "without which no other machine is answered; make one with `dynlearn tokens create`"
         )
-    return None
+    return Tokens(tokens.path, required=True)

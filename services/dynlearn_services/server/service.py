@@ -9,6 +9,7 @@ from dynlearn.compute import pick_device
 from dynlearn.config import ServeConfig
 from dynlearn.registry import Registry
 from dynlearn.task import installed_tasks
+from dynlearn_services.server.http.access import Access
 from dynlearn_services.server.http.limits import Budget
 from dynlearn_services.server.inference.thread import Inference
 from dynlearn_services.server.metrics import Metrics
@@ -22,7 +23,7 @@ class Service:
 
     Attributes:
         config: the limits.
-        tokens: of those who may ask; everyone may where it is None.
+        access: who may ask.
         tasks: whose rewards judge rollouts.
         budget: of the bytes of all requests under way.
         is_draining: whether the server is about to end and takes no new work.
@@ -31,12 +32,17 @@ class Service:
     def __init__(self, config: ServeConfig, registry_root: Path, tokens: Tokens | None = None):
         """Read the models from the registry.
 
+        Args:
+            config: which models, and the limits.
+            registry_root: the folder of the registry.
+            tokens: asked for as soon as there are any; never where it is None.
+
         Raises:
             NotFound: there is no such model.
             CorruptData: a file is truncated or altered.
         """
         self.config = config
-        self.tokens = tokens
+        self.access = Access(tokens, (*config.allowed_hosts, config.host))
         self.tasks = tuple(installed_tasks().values())
         self.is_draining = False
         self.budget = Budget(config.max_bytes_under_way)

@@ -105,7 +105,9 @@ def call() -> Callable[..., httpx.Response]:
     def ask(app, path, method="GET", **options) -> httpx.Response:
         async def send():
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
                 return await client.request(method, path, **options)
 
         return asyncio.run(send())

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dynlearn.errors import DynlearnError
-from dynlearn_services.server.http.access import Access
 from dynlearn_services.server.http.errors import answer_error
 from dynlearn_services.server.http.limits import send_in_time
 from dynlearn_services.server.http.log import REQUEST_ID, Line, RequestLog
@@ -32,7 +31,7 @@ class Entry:
         self._app = app
         self._service = service
         self._matcher = Matcher(routes)
-        self._access = Access(service.tokens)
+        self._access = service.access
         self._log = RequestLog(service.config.log)
         # Ray Serve's proxy gives every request an id, and sends it back, by itself.
         self._marks = service.config.replicas is None

@@ -17,7 +17,7 @@ def examples_of(service: Service) -> dict[str, Any]:
 
     Nothing where there are tokens: the page is open, and what is served is not.
     """
-    if service.tokens is not None:
+    if service.access.asks_for_tokens():
         return {}
     try:
         model = service.models.find(service.models.names[0])

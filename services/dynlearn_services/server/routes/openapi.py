@@ -31,18 +31,22 @@ def describe_routes(app: FastAPI, routes: Iterable[Route], service: Service) -> 
         app: whose title it has.
         routes: those with a tag are described.
         service: what is served; its first model gives the examples.
+
+    Raises:
+        Unavailable: the tokens cannot be read.
     """
     shown = [route for route in routes if route.tag is not None]
     examples = examples_of(service)
+    asks_for_tokens = service.access.asks_for_tokens()
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=[])
     document["components"] = components = {"schemas": _schemas(shown)}
     for route in shown:
         # Nothing changes what is served because someone tries what the page shows.
         operation = _operation(route, {} if route.role == "admin" else examples)
-        if service.tokens is not None and route.role is None:
+        if asks_for_tokens and route.role is None:
             operation["security"] = []
         document["paths"].setdefault(route.path, {})[route.method.lower()] = operation
-    if service.tokens is not None:
+    if asks_for_tokens:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
     return document

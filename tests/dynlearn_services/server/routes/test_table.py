@@ -6,6 +6,8 @@ from dataclasses import replace
 from urllib.parse import quote, unquote
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.responses import Response
 
 from dynlearn.config import ServeConfig
@@ -117,7 +119,7 @@ async def ask(app, method, target, secret=None, **changes):
         "method": method,
         # As a server gives it: decoded as a whole, and as it came.
         "path": unquote(raw),
-        "raw_path": raw.encode(),
+        "raw_path": raw.encode(errors="replace"),
         "query_string": query.encode(),
         "headers": [(b"authorization", f"Bearer {secret}".encode())] if secret else [],
         "client": ("127.0.0.1", 1),
@@ -187,6 +189,34 @@ def test_no_role_is_crossed(entry, ran, secrets, role):
                     assert bool(ran) == (RANKS[role] >= RANKS[route.role]), case
 
     asyncio.run(ask_all())
+
+
+PIECES = st.one_of(
+    st.sampled_from(sorted({part for route in ROUTES for part in route.path.split("/")} | {"arm"})),
+    st.sampled_from(
+        ["/", "%2F", "%0A", "\n", "\r", "\t", "%00", "%7f", "%C2%85", "%25", ".", ".."]
+    ),
+    st.binary(max_size=3).map(quote),
+    st.text(max_size=3),
+)
+
+
+@given(st.lists(PIECES, max_size=12), st.sampled_from(["GET", "HEAD", "POST"]))
+@settings(
+    max_examples=500,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_no_path_whatever_crosses_a_role(entry, ran, secrets, pieces, method):
+    path = "/" + "".join(pieces).replace("?", "")
+    for role in RANKS:
+        ran.clear()
+        status, _ = asyncio.run(ask(entry, method, path, secrets[role]))
+        assert (status == 200) == bool(ran)
+        assert all(RANKS[role] >= RANKS[each.role] for each in ran)
+        decoded = unquote(path, errors="surrogateescape")
+        if any(character < " " or "\x7f" <= character <= "\x9f" for character in decoded):
+            assert (status, ran) == (400, [])
 
 
 def test_which_forms_mean_the_same(entry, ran, secrets):
