@@ -6,7 +6,6 @@ Files are written aside and renamed, so that a reader sees a whole file or none.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pyarrow import fs
 
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, TooLarge
 from dynlearn.storage.files import ASIDE, write_bytes
+from dynlearn.storage.uri import without_secrets
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def open_folder(uri: str | Path) -> Folder:
         InvalidInput: pyarrow knows no filesystem for the URI.
     """
     uri = os.fspath(uri)
-    shown = _without_secrets(uri)
+    shown = without_secrets(uri)
     if "://" not in uri:
         return Folder(fs.LocalFileSystem(), str(Path(uri).absolute()), shown)
     with _expecting("a URI of a filesystem that pyarrow knows, such as s3://bucket/name", shown):
@@ -169,10 +169,5 @@ def _expecting(expected: str, shown: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        reason = _without_secrets(str(error).strip().split("\n", 1)[0][:300])
+        reason = without_secrets(str(error).strip().split("\n", 1)[0][:300])
         raise InvalidInput(f"expected {expected}, got {shown}: {reason}") from error
-
-
-def _without_secrets(text: str) -> str:
-    """Return ``text`` without the users, passwords and queries of the URIs in it."""
-    return re.sub(r"(://[^\s?]*)\?[^\s']*", r"\1", re.sub(r"://[^/\s]*@", "://", text))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, JsonValue
 
 from dynlearn.config import TrainConfig
 from dynlearn.storage.files import read_json, write_json
+from dynlearn.storage.uri import without_secrets
 
 TRAINING_FILE = "training.json"
 
@@ -36,7 +37,8 @@ def write_training(
     """
     versions = {name: version(name) for name in ("dynlearn", "torch", "numpy")}
     provenance = {
-        "config": config.model_dump(mode="json", exclude={"resume"}),
+        "config": config.model_dump(mode="json", exclude={"resume"})
+        | {"dataset": without_secrets(config.dataset)},
         "made": dict(made),
         "versions": versions | {"python": platform.python_version()},
         "held_out_episodes": held_out,

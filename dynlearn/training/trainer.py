@@ -20,6 +20,7 @@ from dynlearn.models.heads import MIN_STD
 from dynlearn.models.networks import view_members
 from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.storage.tensors import load_state, save_state
+from dynlearn.storage.uri import without_secrets
 from dynlearn.training.early_stopping import EarlyStopping, choose_elites
 from dynlearn.training.group import GroupMeasures
 from dynlearn.training.hooks import Hooks
@@ -210,9 +211,14 @@ class Trainer:
 
     def _identity(self) -> dict[str, object]:
         """Return what must be the same for a run to go on."""
-        return self.config.model_dump(
-            mode="json", exclude={"resume", "device", "member_groups", "workers", "learn_reward"}
-        ) | {"data": self.checksum}
+        shown = {"dataset": without_secrets(self.config.dataset), "data": self.checksum}
+        return (
+            self.config.model_dump(
+                mode="json",
+                exclude={"resume", "device", "member_groups", "workers", "learn_reward"},
+            )
+            | shown
+        )
 
 
 def _log_scale(regressor: EnsembleRegressor) -> float:

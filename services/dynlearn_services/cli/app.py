@@ -15,6 +15,7 @@ import sys
 import typer
 
 from dynlearn.errors import DynlearnError, InvalidInput
+from dynlearn.storage.uri import without_secrets
 from dynlearn_services.cli.collect import collect
 from dynlearn_services.cli.datasets import datasets
 from dynlearn_services.cli.demo import demo
@@ -92,5 +93,5 @@ def _describe(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {' '.join(without_secrets(message).split())}", file=sys.stderr)
     return code

@@ -1,6 +1,7 @@
 """``dynlearn collect``."""
 
 from dynlearn.config import CollectConfig
+from dynlearn.storage.uri import without_secrets
 from dynlearn_services.cli.flags import with_config
 from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
 from dynlearn_services.home import Home
@@ -20,8 +21,9 @@ def collect(config: CollectConfig, home: HomeOption = None, as_json: JsonOption 
             place.dataset(config.dataset),
             lambda progress: bar.show(progress.episodes, collection_figures(progress)),
         )
+    shown = without_secrets(config.dataset)
     summary = {
-        "dataset": config.dataset,
+        "dataset": shown,
         "episodes": header.episodes,
         "steps": header.steps,
         "checksum": header.checksum,
@@ -29,6 +31,6 @@ def collect(config: CollectConfig, home: HomeOption = None, as_json: JsonOption 
     print_result(
         as_json,
         summary,
-        f"dataset {config.dataset}: {header.episodes} episodes, {header.steps} transitions, "
+        f"dataset {shown}: {header.episodes} episodes, {header.steps} transitions, "
         f"checksum {header.checksum[:12]}",
     )

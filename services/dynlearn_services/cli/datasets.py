@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from dynlearn.errors import CorruptData
+from dynlearn.storage.uri import without_secrets
 from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
 from dynlearn_services.home import Home
 
@@ -55,7 +56,8 @@ def verify_dataset(dataset: str, home: HomeOption = None) -> None:
 
     store = EpisodeStore.open(Home(home).dataset(dataset))
     store.verify()
-    print(f"dataset {dataset}: {store.header.episodes} episodes are as they were written")
+    shown = without_secrets(dataset)
+    print(f"dataset {shown}: {store.header.episodes} episodes are as they were written")
 
 
 @datasets.command("export-minari")
@@ -76,4 +78,5 @@ def import_minari(minari_id: str, dataset: str, home: HomeOption = None) -> None
     place = Home(home)
     place.require_writable()
     header = import_minari(minari_id, place.dataset(dataset))
-    print(f"dataset {dataset}: {header.episodes} episodes, {header.steps} transitions")
+    shown = without_secrets(dataset)
+    print(f"dataset {shown}: {header.episodes} episodes, {header.steps} transitions")

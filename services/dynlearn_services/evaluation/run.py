@@ -10,6 +10,7 @@ from dynlearn.errors import InvalidInput
 from dynlearn.evaluation import Metrics, evaluate, write_report
 from dynlearn.models.published import load_published
 from dynlearn.registry import Registry
+from dynlearn.storage.uri import without_secrets
 from dynlearn.task import describe_columns
 from dynlearn.training.dataset import split_dataset
 from dynlearn.training.provenance import read_training
@@ -38,7 +39,9 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
             raise InvalidInput(
                 "expected a model trained with a test share above zero, got none; name a --dataset"
             )
-    folder = home.evaluation(f"{version.name}-{version.version}-{Path(dataset).name}")
+    shown = without_secrets(dataset)
+    place = shown.partition("?")[0]
+    folder = home.evaluation(f"{version.name}-{version.version}-{Path(place).name}")
     home.require_writable(folder)
     device = pick_device(config.device)
     model, reward = load_published(version.folder, device, config.precision)
@@ -54,8 +57,8 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
         model.spec,
         {
             **made,
-            "learned from": training.dataset,
-            "dataset": dataset,
+            "learned from": without_secrets(training.dataset),
+            "dataset": shown,
             "dataset checksum": store.header.checksum,
             "precision of prediction": config.precision,
         },

@@ -9,6 +9,7 @@ from dynlearn.data.store import EpisodeStore
 from dynlearn.evaluation import Metrics, evaluate, write_report
 from dynlearn.objectives import make_objective
 from dynlearn.registry import ModelVersion, Registry
+from dynlearn.storage.uri import without_secrets
 from dynlearn.task import describe_columns
 from dynlearn.training.dataset import split_dataset
 from dynlearn.training.fit import TrainedModel
@@ -48,7 +49,7 @@ def publish(
     )
     made: dict[str, JsonValue] = {
         "environment": header.environment,
-        "dataset": config.dataset,
+        "dataset": without_secrets(config.dataset),
         "dataset checksum": header.checksum,
         "objective": make_objective(config).describe(),
         "covariance": config.covariance,

@@ -1,10 +1,13 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dynlearn.config import TrainConfig
+from dynlearn.config import EvaluateConfig, TrainConfig
 from dynlearn.data.episodes import Episode
 from dynlearn.data.header import DatasetHeader
 from dynlearn.data.writer import EpisodeWriter
@@ -14,6 +17,8 @@ from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.progress import Progress
+from dynlearn.training.provenance import read_training
+from dynlearn_services.evaluation.run import run_evaluation
 from dynlearn_services.home import Home
 from dynlearn_services.training.run import TrainingStopped, run_training
 
@@ -108,3 +113,45 @@ def test_a_run_that_is_going_on_is_not_resumed_beside_it(home: Home) -> None:
     run_training(CONFIG, home, Hooks(on_progress=resume_it))
     assert len(refused) == 4
     assert Registry(home.models).versions("walk") == ["1"]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URI of a bucket of a small S3 server, with the key to it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"scheme=http&endpoint_override={host}:{port}&allow_bucket_creation=true"
+    filesystem, _ = fs.FileSystem.from_uri(f"s3://me:h1dd3n@runs/?{options}")
+    filesystem.create_dir("runs")
+    yield f"s3://me:h1dd3n@runs/walk?{options}"
+    server.stop()
+
+
+def test_the_key_to_a_dataset_is_written_nowhere(
+    home: Home, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    local, _ = fs.FileSystem.from_uri(Path(home.dataset("walk")).as_uri())
+    remote, path = fs.FileSystem.from_uri(bucket)
+    fs.copy_files(home.dataset("walk"), path, local, remote)
+    config = CONFIG.model_copy(update={"dataset": bucket})
+    stopping = Hooks(should_stop=lambda: True)
+    with pytest.raises(TrainingStopped):
+        run_training(config, home, stopping)
+    assert_hidden(home.root)
+    version, _ = run_training(config.model_copy(update={"resume": True}), home)
+    training, made = read_training(version.folder)
+    assert training.dataset == made["dataset"]
+    assert str(made["dataset"]).startswith("s3://runs/walk?scheme=http&endpoint_override=")
+    evaluation = EvaluateConfig(model="walk", dataset=bucket, horizon=2)
+    _, folder = run_evaluation(evaluation, home)
+    assert folder.name == "walk-1-walk"
+    assert "s3://runs/walk" in (folder / "README.md").read_text()
+    assert_hidden(home.root)
+    assert "h1dd3n" not in caplog.text
+
+
+def assert_hidden(root: Path) -> None:
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if b"h1dd3n" in path.read_bytes()] == []
