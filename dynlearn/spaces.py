@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +17,55 @@ class _Space(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+_is_absent: Callable[[Any], bool] = lambda value: value == ()  # noqa: E731
+# A plain vector is described as it was before there were others.
+_WhereNeeded = Field(exclude_if=_is_absent)
+
+
 class BoxSpace(_Space):
-    """Real vectors between two bounds, each of shape [size]."""
+    """Vectors between two bounds, each of shape [size]; nested spaces come flattened.
+
+    Attributes:
+        low: the lower bounds.
+        high: the upper bounds.
+        dtype: of the environment's arrays.
+        columns: what the columns are called, by their path in a nested space; none for a vector.
+        one_hot: columns of which exactly one is 1, a choice each: the first and how many.
+        integers: columns that take whole numbers alone.
+    """
 
     kind: Literal["box"] = "box"
     low: tuple[float, ...]
     high: tuple[float, ...]
     dtype: str = "float32"
+    columns: Annotated[tuple[str, ...], _WhereNeeded] = ()
+    one_hot: Annotated[tuple[tuple[int, int], ...], _WhereNeeded] = ()
+    integers: Annotated[tuple[int, ...], _WhereNeeded] = ()
 
     @model_validator(mode="after")
-    def _bounds_match(self) -> BoxSpace:
+    def _parts_match(self) -> BoxSpace:
         if len(self.low) != len(self.high):
             raise ValueError(
                 f"expected as many lower as upper bounds, got {len(self.low)} and {len(self.high)}"
             )
+        if len(self.columns) not in (0, self.size):
+            raise ValueError(f"expected {self.size} names of columns, got {len(self.columns)}")
+        whole = self.whole
+        if len(set(whole)) < len(whole) or not set(whole) <= set(range(self.size)):
+            raise ValueError(
+                f"one_hot, integers: expected distinct columns 0 to {self.size - 1}, got {whole}"
+            )
         return self
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """The columns that take whole numbers alone, those of choices first."""
+        choices = (range(first, first + count) for first, count in self.one_hot)
+        return (*(column for choice in choices for column in choice), *self.integers)
+
+    def names(self, of: str) -> tuple[str, ...]:
+        """Return what the columns are called, ``of[0]`` and so on where they have no names."""
+        return self.columns or tuple(f"{of}[{column}]" for column in range(self.size))
 
     @property
     def size(self) -> int:
@@ -49,6 +84,10 @@ class DiscreteSpace(_Space):
     def size(self) -> int:
         """The number of columns of the one-hot code."""
         return self.n
+
+    def names(self, of: str) -> tuple[str, ...]:
+        """Return what the columns of the one-hot code are called."""
+        return tuple(f"{of}={self.start + choice}" for choice in range(self.n))
 
     def one_hot(self, values: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return the one-hot code [..., n] of integers [...].
@@ -74,3 +113,34 @@ class ObservationSpace(_Space):
 
     observation: BoxSpace
     goal: BoxSpace | None = None
+
+
+def difference(expected: BoxSpace | DiscreteSpace, given: BoxSpace | DiscreteSpace) -> str | None:
+    """Return how two spaces differ in kind, columns or bounds, for a message; None if they do not.
+
+    The dtype alone is no difference, nor is what it makes of a bound, nor what columns are called.
+    """
+    if isinstance(expected, BoxSpace) and isinstance(given, BoxSpace):
+        if expected.size != given.size:
+            return f"expected {expected.size} columns, got {given.size}"
+        if sorted(expected.whole) != sorted(given.whole):
+            kinds = (sorted(space.whole) or "none" for space in (expected, given))
+            return "expected whole numbers in columns {}, got {}".format(*kinds)
+        for side in ("low", "high"):
+            wanted, there = (np.array(getattr(space, side)) for space in (expected, given))
+            differs = ~np.isclose(wanted, there, rtol=1e-6, atol=1e-6)
+            if differs.any():
+                column = int(np.argmax(differs))
+                name = expected.columns[column] if expected.columns else f"column {column}"
+                return f"expected {side} {wanted[column]:g} of {name}, got {there[column]:g}"
+        return None
+    if isinstance(expected, DiscreteSpace) and isinstance(given, DiscreteSpace):
+        if expected == given:
+            return None
+        return f"expected {_choices(expected)}, got {_choices(given)}"
+    kinds = ("a vector" if space.kind == "box" else "choices" for space in (expected, given))
+    return "expected {}, got {}".format(*kinds)
+
+
+def _choices(space: DiscreteSpace) -> str:
+    return f"choices {space.start} to {space.start + space.n - 1}"
