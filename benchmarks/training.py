@@ -4,7 +4,8 @@ The ensemble of PETS and MBPO: 5 members of 4 × 200 SiLU from 28 + 4 columns to
 Adam 1e-3, float32. Whole trainers run epochs in turns, each in a process of its own: ours and
 mbrl-lib's shuffle and resample in their own ways and validate on the same held-out tenth at each
 epoch's end; JAX, with a dispatch an update or an epoch, makes bare updates. Each ratio is the
-median over the rounds. Where there is a GPU, ours and mbrl-lib's run on it too.
+median over the rounds. Where there is a GPU, ours and mbrl-lib's run on it too. What a million
+transitions take of memory is measured in another process (`benchmarks.memory`).
 """
 
 import argparse
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.memory import memory_ratio
 from benchmarks.products import measure_products
 from benchmarks.race import Contender, Lap, Turn, race
 from benchmarks.report import markdown_table, print_figures, run_command
@@ -68,7 +70,7 @@ def main() -> None:
     # JAX is compared on the CPU alone, and else looks for GPUs.
     os.environ["JAX_PLATFORMS"] = "cpu"
     train, validation = make_transitions(EPOCH * CONFIG.batch_size)
-    figures = measure_products() | loss_differences(train)
+    figures = measure_products() | loss_differences(train) | {"memory_ratio": memory_ratio()}
     figures |= race_on("cpu", train, validation, rounds)
     figures["gflops"] = figures["updates_per_s"] * update_gflop()
     print(f"\nThe products of dynlearn's updates: {figures['gflops']:.0f} GFLOP/s.")

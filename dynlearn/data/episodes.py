@@ -167,6 +167,19 @@ class EpisodeTable:
         rows |= {name: _part(getattr(self, name), steps) for name in STEP_ARRAYS}
         return EpisodeTable(self.indices[chosen], self.seeds[chosen], lengths, **rows)
 
+    def cut(self, position: int, steps: int) -> Iterator[EpisodeTable]:
+        """Go through the parts of one episode, of so many steps each; their arrays are views."""
+        step = int(self.lengths[:position].sum())
+        end = step + int(self.lengths[position])
+        for first in range(step, end, steps):
+            last = min(first + steps, end)
+            places = slice(first + position, last + position + 1)
+            rows: dict[str, Any] = {n: _part(getattr(self, n), places) for n in STATE_ARRAYS}
+            rows |= {n: _part(getattr(self, n), slice(first, last)) for n in STEP_ARRAYS}
+            one = slice(position, position + 1)
+            length = np.array([last - first], dtype=np.int64)
+            yield EpisodeTable(self.indices[one], self.seeds[one], length, **rows)
+
     def check(self) -> None:
         """Check what `Episode` checks, for all episodes at once.
 

@@ -81,6 +81,16 @@ class ShardFolder:
         """
         return self._decode(shard_file(shard))[0]
 
+    def require_same_bytes(self, shard: int) -> None:
+        """Check a shard's file against the header of a finished dataset.
+
+        Raises:
+            CorruptData: it is not as it was written, or cannot be read.
+        """
+        content = self._folder.read(shard_file(shard))
+        if _digest(content) != self._header.shards[shard].sha256:
+            raise CorruptData(self._altered(shard_file(shard)))
+
     def examine(self, shard: int) -> tuple[ShardInfo, list[bytes]]:
         """Return what the header must say of a shard, and its episodes' digests, recomputed.
 
@@ -157,5 +167,8 @@ class ShardFolder:
 
 
 def _describe(content: pa.Buffer, table: EpisodeTable) -> ShardInfo:
-    digest = hashlib.sha256(memoryview(content)).hexdigest()
-    return ShardInfo(size=content.size, steps=table.steps, sha256=digest)
+    return ShardInfo(size=content.size, steps=table.steps, sha256=_digest(content))
+
+
+def _digest(content: pa.Buffer) -> str:
+    return hashlib.sha256(memoryview(content)).hexdigest()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dynlearn.data.episodes import Episode, EpisodeTable
 from dynlearn.data.header import (
@@ -27,6 +27,8 @@ from dynlearn.storage.folder import Folder, open_folder
 class EpisodeStore:
     """A finished dataset's episodes.
 
+    The bytes of each shard are held against the header when it is first read.
+
     Attributes:
         header: what the dataset is.
     """
@@ -36,6 +38,7 @@ class EpisodeStore:
         self.header = header
         self._folder = folder
         self._shards = ShardFolder(folder, header)
+        self._checked: set[int] = set()
 
     @classmethod
     def open(cls, uri: str | Path) -> EpisodeStore:
@@ -55,10 +58,27 @@ class EpisodeStore:
 
         Raises:
             InvalidInput: there is no episode of such an index.
-            CorruptData: a shard cannot be read.
+            CorruptData: a shard cannot be read, or was altered.
         """
         for table in self._tables(indices):
             yield from table
+
+    def pieces(self, indices: ArrayLike, steps: int) -> Iterator[EpisodeTable]:
+        """Go through the episodes at ``indices`` in ascending order, about so many steps at a time.
+
+        A longer episode comes in parts, each of which looks like an episode of fewer steps.
+
+        Raises:
+            InvalidInput: there is no episode of such an index, or none is asked for.
+            CorruptData: a shard cannot be read, or was altered.
+        """
+        for table, positions in self._chosen(indices):
+            for first, last in _spans(table.lengths[positions], steps):
+                part = positions[first:last]
+                if last - first > 1 or table.lengths[part[0]] <= steps:
+                    yield table.select(part)
+                else:
+                    yield from table.cut(int(part[0]), steps)
 
     def table(self, indices: ArrayLike | None = None) -> EpisodeTable:
         """Return the episodes end to end, all or those at ``indices``, in ascending order.
@@ -67,7 +87,7 @@ class EpisodeStore:
 
         Raises:
             InvalidInput: there is no episode of such an index, or none is asked for.
-            CorruptData: a shard cannot be read.
+            CorruptData: a shard cannot be read, or was altered.
         """
         return EpisodeTable.concatenate(list(self._tables(indices)))
 
@@ -94,8 +114,13 @@ class EpisodeStore:
 
     def _tables(self, indices: ArrayLike | None) -> Iterator[EpisodeTable]:
         if indices is None:
-            yield from (self._shards.read(shard) for shard in range(self.header.shard_count))
+            yield from (self._read(shard) for shard in range(self.header.shard_count))
             return
+        for table, positions in self._chosen(indices):
+            yield table.select(positions)
+
+    def _chosen(self, indices: ArrayLike) -> Iterator[tuple[EpisodeTable, NDArray[np.int64]]]:
+        """Go through the shards with episodes at ``indices``, and their places in each."""
         chosen = np.sort(np.asarray(indices, dtype=np.int64).reshape(-1))
         if not chosen.size or chosen[0] < 0 or chosen[-1] >= self.header.episodes:
             raise InvalidInput(
@@ -104,4 +129,24 @@ class EpisodeStore:
             )
         shards, positions = np.divmod(chosen, self.header.episodes_per_shard)
         for shard in np.unique(shards).tolist():
-            yield self._shards.read(shard).select(positions[shards == shard])
+            yield self._read(shard), positions[shards == shard]
+
+    def _read(self, shard: int) -> EpisodeTable:
+        table = self._shards.read(shard)
+        if shard not in self._checked:
+            # After what can say more exactly what is wrong.
+            self._shards.require_same_bytes(shard)
+            self._checked.add(shard)
+        return table
+
+
+def _spans(lengths: NDArray[np.int64], steps: int) -> Iterator[tuple[int, int]]:
+    """Return where neighbouring episodes begin and end that have about so many steps together."""
+    first, total = 0, 0
+    for position, length in enumerate(lengths.tolist()):
+        if position > first and total + length > steps:
+            yield first, position
+            first, total = position, 0
+        total += length
+    if len(lengths):
+        yield first, len(lengths)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from dynlearn.config import TrainConfig
+from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.store import EpisodeStore
 from dynlearn.data.transitions import EpisodeSplit, cut_transitions, split_episodes
 from dynlearn.errors import InvalidInput
-from dynlearn.training.extras import fit_reward
-from dynlearn.training.fit import TrainedModel, fit, model_spec
+from dynlearn.training.extras import fit_reward, reward_samples
+from dynlearn.training.fit import TrainedModel, dynamics_samples, fit_samples, model_spec
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.ranges import with_ranges
+from dynlearn.training.training_data import Samples, gather
+
+_PIECE = 2**15
+"""Steps that are read at a time."""
 
 
 def split_dataset(config: TrainConfig, store: EpisodeStore) -> EpisodeSplit:
@@ -43,14 +49,29 @@ def train(
             f"expected at most {config.members} elites, got {config.elites}; raise members"
         )
     split = split_dataset(config, store)
-    tables = store.table(split.train), store.table(split.validation)
-    training, validation = (cut_transitions(table, header.action_space) for table in tables)
-    spec = with_ranges(spec, training)
+    space = header.action_space
+    moves = (cut_transitions(table, space) for table in store.pieces(split.train, _PIECE))
+    spec = with_ranges(spec, moves)
+
+    def samples(cut: Callable[[EpisodeTable], Samples]) -> tuple[Samples, Samples]:
+        training, validation = (
+            gather(map(cut, store.pieces(part, _PIECE)), header.steps)
+            for part in (split.train, split.validation)
+        )
+        return training, validation
+
     reward = None
     if config.learn_reward:
         # First: it is the quicker, so that what is wrong with it is known early.
-        reward = fit_reward(config, *tables, spec, hooks)
+        reward = fit_reward(
+            config, *samples(lambda table: reward_samples(table, spec)), spec, hooks
+        )
         if reward is None:
             return None
-    trained = fit(config, spec, training, validation, hooks)
+    trained = fit_samples(
+        config,
+        spec,
+        *samples(lambda table: dynamics_samples(spec, cut_transitions(table, space))),
+        hooks,
+    )
     return None if trained is None else replace(trained, reward=reward)

@@ -43,8 +43,8 @@ _SHARED = {
 
 def fit_reward(
     config: TrainConfig,
-    train: EpisodeTable,
-    validation: EpisodeTable,
+    training: Samples,
+    validation: Samples,
     dynamics: ModelSpec,
     hooks: Hooks | None = None,
 ) -> LearnedReward | None:
@@ -52,22 +52,20 @@ def fit_reward(
 
     Args:
         config: of the dynamics.
-        train: to learn from.
-        validation: to select on.
+        training: the `reward_samples` to learn from.
+        validation: those to select on.
         dynamics: the spec of the dynamics.
         hooks: of the dynamics; the one member of the reward trains here, and saves into
             `reward_checkpoint`.
 
     Raises:
-        InvalidInput: the actions are not of the space.
         CorruptData: a value is not finite.
         NumericalFailure: training diverged.
     """
     config = reward_config(config)
-    training, selection = (_samples(table, dynamics) for table in (train, validation))
     spec = reward_spec(training.inputs.shape[1], config.hidden, config.activation)
     try:
-        fitted = fit_regressor(config, spec, training, selection, _of_reward(hooks or Hooks()))
+        fitted = fit_regressor(config, spec, training, validation, _of_reward(hooks or Hooks()))
     except (CorruptData, NumericalFailure) as error:
         raise type(error)(f"the reward: {error}") from error
     if fitted is None:
@@ -93,7 +91,13 @@ def reward_checkpoint(checkpoint: Path) -> Path:
     return checkpoint.with_stem(f"{checkpoint.stem}-reward")
 
 
-def _samples(table: EpisodeTable, dynamics: ModelSpec) -> Samples:
+def reward_samples(table: EpisodeTable, dynamics: ModelSpec) -> Samples:
+    """Return what the reward beside dynamics of a spec is to be learned from.
+
+    Raises:
+        InvalidInput: the actions are not of the spec's space.
+        CorruptData: a value is not finite.
+    """
     judged = judged_transitions(table, dynamics.action_space, dynamics.origin)
     reward = judged.reward[:, None]
     return Samples(judged.inputs, reward, np.abs(reward).max(0, initial=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +21,11 @@ from dynlearn.objectives import make_objective
 from dynlearn.spaces import ActionSpace, ObservationSpace
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.trainer import Trainer
-from dynlearn.training.training_data import Samples
+from dynlearn.training.training_data import Samples, subset
+
+_MOST_VALIDATION = 20_000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,21 @@ def fit(
     Errors are those of `fit_regressor`.
     """
     training, selection = (dynamics_samples(spec, part) for part in (train, validation))
-    fitted = fit_regressor(config, spec.regressor, training, selection, hooks)
+    return fit_samples(config, spec, training, selection, hooks)
+
+
+def fit_samples(
+    config: TrainConfig,
+    spec: ModelSpec,
+    training: Samples,
+    validation: Samples,
+    hooks: Hooks | None = None,
+) -> TrainedModel | None:
+    """Fit a model to `dynamics_samples`; None where ``should_stop`` ended it.
+
+    Errors are those of `fit_regressor`.
+    """
+    fitted = fit_regressor(config, spec.regressor, training, validation, hooks)
     if fitted is None:
         return None
     kept = spec.model_copy(update={"members": fitted.regressor.members})
@@ -108,6 +127,13 @@ def fit_regressor(
 
     Errors are those of `Trainer`, `Trainer.run` and `Trainer.elites`.
     """
+    if len(validation.inputs) > _MOST_VALIDATION:
+        logger.info(
+            "validation on %d of %d transitions, the same throughout",
+            _MOST_VALIDATION,
+            len(validation.inputs),
+        )
+        validation = subset(validation, _MOST_VALIDATION, config.seed)
     regressor = EnsembleRegressor(spec).to(pick_device(config.device))
     trainer = Trainer(config, regressor, training, validation, hooks)
     if not trainer.run():
@@ -118,7 +144,12 @@ def fit_regressor(
 
 
 def dynamics_samples(spec: ModelSpec, transitions: Transitions) -> Samples:
-    """Return what a model's regressor is to learn from transitions, in float64."""
+    """Return what a model's regressor is to learn from transitions, in float64.
+
+    Args:
+        spec: of the model.
+        transitions: best not too many at a time.
+    """
     observation, following = (
         values.astype(np.float64)
         for values in (transitions.observation, transitions.next_observation)

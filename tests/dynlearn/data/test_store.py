@@ -15,6 +15,7 @@ from pyarrow import fs
 from dynlearn.data.episodes import Episode, EpisodeTable
 from dynlearn.data.header import DatasetHeader, list_datasets, read_header
 from dynlearn.data.store import EpisodeStore
+from dynlearn.data.transitions import before_each_step
 from dynlearn.data.writer import EpisodeWriter
 from dynlearn.errors import Busy, CorruptData, InvalidInput, NotFound
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
@@ -491,3 +492,38 @@ def test_a_dataset_of_before_opens_as_it_was_written() -> None:
     # Agent and object at rest; full action makes the agent half a metre a second faster.
     np.testing.assert_allclose(first.observations[0], [-4.891816, 0, -2.900732, 0], atol=1e-6)
     np.testing.assert_allclose(first.observations[1], [-4.841816, 0.5, -2.900732, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 100])
+def test_pieces_are_the_chosen_steps_in_order_and_bounded(tmp_path: Path, steps: int) -> None:
+    write(str(tmp_path))
+    store = EpisodeStore.open(str(tmp_path))
+    whole = store.table([0, 2, 3, 4])
+    before = before_each_step(whole.lengths)
+    pieces = list(store.pieces([4, 0, 2, 3], steps))
+    assert all(piece.steps <= steps or len(piece) > 1 for piece in pieces)
+    assert max(piece.steps for piece in pieces) <= max(steps, 1)
+    assert np.concatenate([piece.rewards for piece in pieces]).tolist() == whole.rewards.tolist()
+    places = [piece.observations[before_each_step(piece.lengths)] for piece in pieces]
+    np.testing.assert_array_equal(np.concatenate(places), whole.observations[before])
+    followed = [piece.observations[np.roll(before_each_step(piece.lengths), 1)] for piece in pieces]
+    np.testing.assert_array_equal(np.concatenate(followed), whole.observations[np.roll(before, 1)])
+    assert {int(index) for piece in pieces for index in piece.indices} == {0, 2, 3, 4}
+
+
+def test_bytes_that_changed_are_found_when_they_are_read(tmp_path: Path) -> None:
+    """Numbers that are as good as others: only the header knows better."""
+    write(str(tmp_path))
+    file = tmp_path / "shards" / "00001.arrow"
+    observations = EPISODES[3].observations.tobytes()
+    assert observations in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(observations, bytes(len(observations))))
+    store = EpisodeStore.open(str(tmp_path))
+    store.table([0, 1, 4])
+    for read in (
+        lambda: store.table([2]),
+        lambda: list(store.episodes()),
+        lambda: list(store.pieces([2, 3], 10)),
+    ):
+        with pytest.raises(CorruptData, match=r"expected shards/00001\.arrow .* as it was written"):
+            read()

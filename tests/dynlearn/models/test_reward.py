@@ -13,7 +13,7 @@ from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.models.reward import LearnedReward, reward_spec
 from dynlearn.models.spec import ModelSpec
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.training.extras import fit_reward
+from dynlearn.training.extras import fit_reward, reward_samples
 from dynlearn.training.fit import model_spec
 
 PUSH = BoxSpace(low=(-1,), high=(1,))
@@ -59,7 +59,8 @@ def walks(episodes: int, seed: int, goals: bool = True) -> EpisodeTable:
 def learn(goals: bool = True) -> LearnedReward:
     line = ObservationSpace(observation=BoxSpace(low=(-np.inf,), high=(np.inf,)))
     spec = model_spec(CONFIG, line, PUSH)
-    reward = fit_reward(CONFIG, walks(300, 0, goals), walks(30, 1, goals), spec)
+    training, validation = (reward_samples(walks(*n, goals), spec) for n in ((300, 0), (30, 1)))
+    reward = fit_reward(CONFIG, training, validation, spec)
     assert reward is not None
     return reward
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlearn.distributions.gaussian import DiagonalGaussian, FullGaussian
-from dynlearn.models.scaling import Scaler
+from dynlearn.models.scaling import Moments, Scaler
 
 exponents = st.floats(-8, 8)
 
@@ -91,3 +91,30 @@ def test_the_smallest_variance_of_a_tiny_column_stays_above_zero(exponent: float
 
 def test_the_statistics_are_saved() -> None:
     assert set(Scaler(2).state_dict()) == {"mean", "std"}
+
+
+@given(
+    rows=st.integers(1, 400),
+    block=st.integers(1, 100),
+    offset=st.sampled_from([0.0, 1.0, -1e6]),
+    seed=st.integers(0, 100),
+)
+def test_moments_of_blocks_are_those_of_the_whole(
+    rows: int, block: int, offset: float, seed: int
+) -> None:
+    values = offset + np.random.default_rng(seed).standard_normal((rows, 2))
+    moments = Moments(2)
+    for first in range(0, rows, block):
+        moments.add(torch.from_numpy(values[first : first + block]))
+    assert moments.count == rows
+    np.testing.assert_allclose(moments.mean, values.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.variance, values.var(0), rtol=1e-9, atol=1e-20)
+    np.testing.assert_array_equal(moments.largest, np.abs(values).max(0))
+
+
+def test_a_scaler_needs_no_copy_of_all_values_in_float64() -> None:
+    values = torch.arange(400_000, dtype=torch.float32).view(-1, 1)
+    scaler = Scaler(1)
+    scaler.fit(values)
+    assert scaler.mean.tolist() == [199_999.5]
+    np.testing.assert_allclose(scaler.std, np.sqrt((400_000**2 - 1) / 12), rtol=1e-7)

@@ -39,7 +39,7 @@ def spec_of(config: TrainConfig = CONFIG) -> ModelSpec:
 
 def learn(spec: ModelSpec, config: TrainConfig = CONFIG) -> DynamicsModel:
     training, validation = walk(2000, 0), walk(200, 1)
-    trained = fit(config, with_ranges(spec, training), training, validation)
+    trained = fit(config, with_ranges(spec, [training]), training, validation)
     assert trained is not None
     return trained.model
 
@@ -89,11 +89,11 @@ def test_a_full_covariance_and_absolute_columns_are_as_exact() -> None:
 
 
 def test_only_columns_that_need_it_have_an_origin() -> None:
-    far = with_ranges(spec_of(), walk(500, 0, np.array([0.0, 5.4e6])))
+    far = with_ranges(spec_of(), [walk(500, 0, np.array([0.0, 5.4e6]))])
     assert far.origin is not None
     assert far.origin[0] == 0
     assert far.origin[1] == pytest.approx(5.4e6, abs=1)
-    assert with_ranges(spec_of(), walk(500, 0, np.zeros(2))).origin is None
+    assert with_ranges(spec_of(), [walk(500, 0, np.zeros(2))]).origin is None
     single = walk(500, 0)
     rounded = replace(
         single,
@@ -101,20 +101,20 @@ def test_only_columns_that_need_it_have_an_origin() -> None:
         next_observation=single.next_observation.astype(np.float32),
     )
     # What float32 has lost is lost.
-    assert with_ranges(spec_of(), rounded).origin is None
+    assert with_ranges(spec_of(), [rounded]).origin is None
 
 
 def test_actions_are_bounded_by_the_space_and_the_data() -> None:
     inside = walk(100, 0)
-    spec = with_ranges(spec_of(), inside)
+    spec = with_ranges(spec_of(), [inside])
     assert spec.action_range is None
     assert spec.action_bounds == ((-1, -1), (1, 1))
     action = inside.action.copy()
     action[7] = [3, -2]
-    beyond = with_ranges(spec_of(), replace(inside, action=action))
+    beyond = with_ranges(spec_of(), [replace(inside, action=action)])
     assert beyond.action_bounds == ((-1, -2), (3, 1))
     discrete = spec.model_copy(update={"action_space": DiscreteSpace(n=2), "action_range": None})
-    assert with_ranges(discrete, inside).action_bounds == ((0, 0), (1, 1))
+    assert with_ranges(discrete, [inside]).action_bounds == ((0, 0), (1, 1))
 
 
 def test_actions_beyond_what_a_model_knows_are_clipped(model: DynamicsModel) -> None:

@@ -4,7 +4,7 @@ import torch
 
 from dynlearn.errors import CorruptData
 from dynlearn.models.regressor import EnsembleRegressor, RegressorSpec
-from dynlearn.training.training_data import Samples, standardise
+from dynlearn.training.training_data import Samples, gather, standardise, subset
 
 TRAINING = Samples(
     np.array([[0.0, 5.0], [2.0, 5.0]]), np.array([[10.0], [30.0]]), np.array([2.0**20])
@@ -53,3 +53,42 @@ def test_what_is_not_finite_in_float32_is_refused(bad: float) -> None:
         standardise(
             _regressor(), TRAINING, VALIDATION._replace(targets=np.array([[bad]])), torch.float32
         )
+
+
+def test_samples_that_come_in_parts_are_the_same_in_float32() -> None:
+    parts = [
+        Samples(np.full((rows, 2), rows / 3), np.full((rows, 1), -rows), np.array([rows]))
+        for rows in (3, 1, 2)
+    ]
+    whole = gather(parts, most=10)
+    assert whole.inputs.dtype == whole.targets.dtype == np.float32
+    assert whole.inputs[:, 0].tolist() == [1, 1, 1, np.float32(1 / 3), *[np.float32(2 / 3)] * 2]
+    assert whole.targets[:, 0].tolist() == [-3, -3, -3, -1, -2, -2]
+    assert whole.magnitude.tolist() == [3]
+    with pytest.raises(CorruptData, match="expected at least one transition"):
+        gather([], most=10)
+
+
+def test_a_fixed_part_of_the_samples_is_drawn_where_there_are_many() -> None:
+    rows = np.arange(100.0)[:, None]
+    samples = Samples(rows, -rows, np.array([99.0]))
+    assert subset(samples, 100, seed=0) is samples
+    some = subset(samples, 10, seed=0)
+    assert (np.diff(some.inputs[:, 0]) > 0).all()
+    assert (some.targets == -some.inputs).all()
+    assert subset(samples, 10, seed=0).inputs.tolist() == some.inputs.tolist()
+    assert subset(samples, 10, seed=1).inputs.tolist() != some.inputs.tolist()
+
+
+def test_float32_samples_are_standardised_where_they_are() -> None:
+    def single(samples: Samples) -> Samples:
+        parts = [values.astype(np.float32) for values in (samples.inputs, samples.targets)]
+        return Samples(*parts, samples.magnitude)
+
+    training, validation = single(TRAINING), single(VALIDATION)
+    data, checksum = standardise(_regressor(), training, validation, torch.float32)
+    assert data.inputs.data_ptr() == training.inputs.ctypes.data
+    expected, same = standardise(_regressor(), TRAINING, VALIDATION, torch.float32)
+    assert checksum == same
+    for name, tensor in vars(expected).items():
+        assert torch.equal(getattr(data, name), tensor)
