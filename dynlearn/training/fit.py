@@ -139,7 +139,7 @@ def fit_regressor(
     if not trainer.run():
         return None
     elites = trainer.elites()
-    kept = regressor if config.elites is None else regressor.subset(elites)
+    kept = regressor if elites == list(range(spec.members)) else regressor.subset(elites)
     return FittedRegressor(kept.eval(), trainer.history, trainer.update)
 
 

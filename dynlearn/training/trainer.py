@@ -5,6 +5,7 @@ Shapes: E members, B batch, M transitions, I inputs, D targets.
 
 from __future__ import annotations
 
+import logging
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dynlearn.config import TrainConfig
-from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
+from dynlearn.errors import CorruptData, InvalidInput
 from dynlearn.models.heads import MIN_STD
 from dynlearn.models.networks import view_members
 from dynlearn.models.regressor import EnsembleRegressor
@@ -30,6 +31,8 @@ from dynlearn.training.training_data import Samples, standardise
 
 # Between two looks at whether to stop; every look is a rendezvous of the groups.
 _SECONDS_BETWEEN_LOOKS = 1.5
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -79,8 +82,6 @@ class Trainer:
         Returns:
             Whether training reached its end.
 
-        Raises:
-            NumericalFailure: every member's validation NLL is NaN or infinite.
         """
         checkpoint = self.hooks.checkpoint
         if checkpoint is not None and checkpoint.exists():
@@ -115,8 +116,10 @@ class Trainer:
     def elites(self) -> list[int]:
         """Return the members to predict with: all, or the best in validation, best first.
 
+        Those that diverged before they were ever good are none of them.
+
         Raises:
-            NumericalFailure: one of them has diverged before it was ever good.
+            NumericalFailure: every one did.
         """
         return choose_elites(self.stopping.best_measure, self.config.elites)
 
@@ -182,15 +185,15 @@ class Trainer:
     def _validate(self, parts: list[GroupMeasures], started: tuple[float, int]) -> Progress:
         measures = GroupMeasures(*(torch.cat(part) for part in zip(*parts, strict=True)))
         nll = measures.nll + self.log_scale
-        if not nll.isfinite().any():
-            raise NumericalFailure(
-                f"expected a finite validation NLL, got {nll.tolist()} at update {self.update}; "
-                "lower the learning rate"
+        before = self.stopping.stopped
+        measure = measures.squared_error.mean(1) if self.config.select_by == "rmse" else nll
+        self.stopping.observe(measure, self.regressor.network.state_dict())
+        if (lost := ~measure.isfinite() & ~before).any():
+            logger.warning(
+                "members %s diverged at update %d and keep their best weights, if they have any",
+                lost.nonzero().flatten().tolist(),
+                self.update,
             )
-        by_rmse = self.config.select_by == "rmse"
-        self.stopping.observe(
-            measures.squared_error.mean(1) if by_rmse else nll, self.regressor.network.state_dict()
-        )
         began, first = started
         progress = Progress(
             update=self.update,
@@ -202,7 +205,8 @@ class Trainer:
             validation_rmse=self._rmse(measures.squared_error).tolist(),
             stopped=int(self.stopping.stopped.sum()),
         )
-        self.history.append({"update": self.update, **progress.means()})
+        if nll.isfinite().any():
+            self.history.append({"update": self.update, **progress.means()})
         return progress
 
     def _rmse(self, squared_error: Tensor) -> Tensor:
@@ -215,7 +219,7 @@ class Trainer:
         return (
             self.config.model_dump(
                 mode="json",
-                exclude={"resume", "device", "member_groups", "workers", "learn_reward"},
+                exclude={"resume", "device", "member_groups", "workers", "learn_reward", "elites"},
             )
             | shown
         )

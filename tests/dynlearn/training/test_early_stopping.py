@@ -1,10 +1,12 @@
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlearn.training.early_stopping import EarlyStopping
+from dynlearn.errors import NumericalFailure
+from dynlearn.training.early_stopping import EarlyStopping, choose_elites
 
 measures = st.one_of(
     st.integers(-3, 3).map(float), st.just(math.nan), st.just(math.inf), st.floats(-1, 1)
@@ -60,7 +62,9 @@ def test_observing_is_a_plain_loop_over_members_even_when_cut_in_two(
             if since >= patience:
                 break
             measure = float(torch.tensor(row[member]))
-            if measure < best:
+            if not math.isfinite(measure):
+                since = patience
+            elif measure < best:
                 best, best_step, since = measure, step, 0
             else:
                 since += 1
@@ -70,3 +74,16 @@ def test_observing_is_a_plain_loop_over_members_even_when_cut_in_two(
         assert float(stopping.best["buffer"][member]) == -(member + 10 * best_step)
     assert stopping.stopped.tolist() == stopped
     assert stopping.all_stopped == all(stopped)
+
+
+def test_who_was_never_good_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    measure = torch.tensor([3.0, math.inf, 1.0, 2.0])
+    assert choose_elites(measure, None) == [0, 2, 3]
+    assert "members [1] diverged before their first good validation" in caplog.text
+    assert choose_elites(measure, 2) == [2, 3]
+    assert choose_elites(measure, 4) == [2, 3, 0]
+    caplog.clear()
+    assert choose_elites(torch.tensor([2.0, 1.0]), None) == [0, 1]
+    assert not caplog.records
+    with pytest.raises(NumericalFailure, match="lower the learning rate"):
+        choose_elites(torch.tensor([math.inf, math.inf]), 1)
