@@ -17,8 +17,10 @@ from dynlearn.distributions.mixture import Prediction
 from dynlearn.errors import NumericalFailure
 from dynlearn.models.dynamics import DynamicsModel
 
-# Few enough that the members' D × D matrices of a chunk fit into memory.
 _CHUNK = 2_048
+# At most of the D × D matrices of a chunk, of which there are some beside one for each member.
+_MATRIX_BYTES = 2**28
+_OTHER_MATRICES = 6
 # Added to correlation matrices: below what networks in float32 resolve, above float64's rounding.
 _LEAST_EIGENVALUE = 1e-12
 
@@ -61,8 +63,10 @@ def one_step(model: DynamicsModel, transitions: Transitions) -> OneStep:
     Raises:
         NumericalFailure: a prediction is not finite.
     """
-    rows = range(0, len(transitions), _CHUNK)
-    chunks = [_one_step(model, transitions, slice(row, row + _CHUNK)) for row in rows]
+    matrices = 8 * len(model.spec.target_columns) ** 2 * (model.members + _OTHER_MATRICES)
+    count = max(1, min(_CHUNK, _MATRIX_BYTES // matrices))
+    rows = range(0, len(transitions), count)
+    chunks = [_one_step(model, transitions, slice(row, row + count)) for row in rows]
     names = [field.name for field in fields(OneStep)]
     return OneStep(*(torch.cat([getattr(chunk, name) for chunk in chunks]) for name in names))
 

@@ -55,6 +55,33 @@ def test_every_part_is_that_of_scipy(
         np.testing.assert_allclose(found.probability[row], np.mean(columns, 0), atol=1e-4)
 
 
+@pytest.mark.parametrize("room", [1, 4000])
+def test_rows_are_as_many_at_a_time_as_their_matrices_have_room(
+    make_model: MakeModel,
+    sample_episodes: SampleEpisodes,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+) -> None:
+    model = make_model(head="scale_tril")
+    transitions = _transitions(model, sample_episodes(make_model(seed=1), 3, 5))
+    whole = one_step(model, transitions)
+    asked = []
+    predict = DynamicsModel.predict
+
+    def recording(self: DynamicsModel, observation: object, action: object) -> Prediction:
+        asked.append(len(action))  # type: ignore[arg-type]
+        return predict(self, observation, action)
+
+    monkeypatch.setattr(DynamicsModel, "predict", recording)
+    monkeypatch.setattr(module, "_MATRIX_BYTES", room)
+    found = one_step(model, transitions)
+    # Nine numbers of eight bytes, for each of three members and six times beside them.
+    assert max(asked) == max(1, room // (8 * 9 * 9))
+    assert sum(asked) == 15
+    torch.testing.assert_close(found.log_prob, whole.log_prob, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.joint_probability, whole.joint_probability)
+
+
 def test_the_truth_is_calibrated_jointly_and_a_blind_eye_for_correlation_is_seen(
     calm_model: MakeModel, sample_episodes: SampleEpisodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
