@@ -46,6 +46,9 @@ class ServeConfig(Config):
     )
     max_answer_bytes: int = Field(512 * 2**20, ge=1, description="largest answer")
     max_rows: int = Field(1_000_000, ge=1, description="most rows in one request")
+    max_row_steps: int = Field(
+        20_000_000, ge=1, description="most rows of a rollout times its steps, in one request"
+    )
     grace_seconds: float = Field(
         10.0, ge=0, le=3600, description="for requests under way when the server is to end"
     )

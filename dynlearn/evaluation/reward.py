@@ -19,7 +19,7 @@ from dynlearn.spaces import ActionSpace
 _CHUNK = 8_192
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def reward_rmse(reward: LearnedReward, table: EpisodeTable, action_space: ActionSpace) -> float:
     """Return the root mean squared error over all transitions of episodes.
 

@@ -59,7 +59,7 @@ class DynamicsModel:
         """Of the products between hidden layers."""
         return self.regressor.precision
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, observation: Any, action: Any, member: Any = None) -> Prediction:
         """Predict the next observation's distribution.
 
@@ -93,7 +93,7 @@ class DynamicsModel:
         drawn = self.step(observation, action, member.to(self.device), noise.to(self.device))
         return drawn, member
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def step(
         self, observation: Tensor, action: Tensor, member: Tensor | None, noise: Tensor | None
     ) -> Tensor:
@@ -117,7 +117,7 @@ class DynamicsModel:
         following = self.step_groups(groups.gather(observation), groups.gather(action), drawn)
         return groups.scatter(following).squeeze(1)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def step_groups(
         self, observation: Tensor, action: Tensor, noise: Tensor | None = None
     ) -> Tensor:

@@ -69,7 +69,7 @@ class LearnedReward:
         """The size of the weights."""
         return self.regressor.nbytes
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(
         self, observation: Tensor, action: Tensor, next_observation: Tensor, context: Tensor
     ) -> Tensor:

@@ -68,7 +68,7 @@ class CEM:
         """Forget the last plan, as at the start of an episode."""
         self._plan = None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def plan(self, observation: Tensor, context: Tensor, steps_left: int | None = None) -> Tensor:
         """Return an action [S, A] for each of the start states.
 

@@ -32,11 +32,13 @@ class Limits(Metadata):
 
     Attributes:
         max_rows: of a prediction; of a rollout, the particles of all its sequences.
+        max_row_steps: of a rollout, its rows times its steps; None where the server is too old.
         max_body_bytes: of a body, after decompression.
         max_answer_bytes: of an answer.
     """
 
     max_rows: int
+    max_row_steps: int | None = None
     max_body_bytes: int
     max_answer_bytes: int
 

@@ -69,12 +69,14 @@ class Imagination:
         index = torch.arange(sequences.start, sequences.stop) // self._candidates
         return index.to(self._observation.device)
 
-    def turns(self, imagine: Callable[[range], None]) -> Iterator[None]:
-        """Call ``imagine`` with all chunks, some at a time, and yield after each turn."""
+    def turns(
+        self, imagine: Callable[[range], Iterator[None]], pause: Callable[[], bool]
+    ) -> Iterator[None]:
+        """Imagine all chunks, some at a time, and yield whenever ``pause`` says so."""
         on_threads = self._is_grouped and self._dynamics.device.type == "cpu"
-        return in_turns(imagine, len(self._bounds) - 1, on_threads)
+        return in_turns(imagine, len(self._bounds) - 1, on_threads, pause)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def steps(self, chunks: range) -> Iterator[Tensor]:
         """Imagine some neighbouring chunks, and yield the particles [C, N, O] after each step."""
         sequences, n, size = self.sequences(chunks), self.particles, self._observation.shape[1]

@@ -6,7 +6,7 @@ C sequences that are imagined at once.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
@@ -97,11 +97,16 @@ class Estimator:
             return self.dynamics.judge(self, observation, actions, context, seed)
         return finish(self.returns_in_turns(observation, actions, context, seed))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def returns_in_turns(
-        self, observation: Tensor, actions: Tensor, context: Tensor, seed: int
+        self,
+        observation: Tensor,
+        actions: Tensor,
+        context: Tensor,
+        seed: int,
+        pause: Callable[[], bool] = lambda: False,
     ) -> Generator[None, None, Returns]:
-        """Do what `returns` does a little at a time, between yields."""
+        """Do what `returns` does, and yield whenever ``pause`` says so."""
         reward = self.reward
         if isinstance(reward, str):
             raise InvalidInput(f"reward: expected a function in process, got the name {reward!r}")
@@ -111,7 +116,7 @@ class Estimator:
         )
         mean, std = observation.new_empty(2, *actions.shape[:2])
 
-        def imagine(chunks: range) -> None:
+        def imagine(chunks: range) -> Iterator[None]:
             sequences = imagination.sequences(chunks)
             start = imagination.start_of(sequences)
             shape = len(start), imagination.particles, -1
@@ -126,12 +131,13 @@ class Estimator:
                 # success. A sum is finite only if all its terms are, and needs no flags.
                 check += after.sum(-1)
                 before = after
+                yield
             of_chunk = torch.std_mean(total, -1, correction=0)
             lost = ~(of_chunk[0] + of_chunk[1] + check.sum(-1)).isfinite()
             std.flatten()[sequences] = of_chunk[0].masked_fill_(lost, 0)
             mean.flatten()[sequences] = of_chunk[1].masked_fill_(lost, -torch.inf)
 
-        yield from imagination.turns(imagine)
+        yield from imagination.turns(imagine, pause)
         return Returns(mean, std, mean - self.risk_aversion * std)
 
 

@@ -5,7 +5,7 @@ Shapes: S start states, P candidates, N particles, H horizon, O observation, A a
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -70,7 +70,7 @@ def rollout(
     return finish(rollout_in_turns(dynamics, observation, actions, particles, propagation, seed))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def rollout_in_turns(
     dynamics: Dynamics | GroupedDynamics,
     observation: Tensor,
@@ -78,18 +78,20 @@ def rollout_in_turns(
     particles: int,
     propagation: Propagation,
     seed: int,
+    pause: Callable[[], bool] = lambda: False,
 ) -> Generator[None, None, Trajectory]:
-    """Do what `rollout` does a little at a time, between yields, and return what it returns."""
+    """Do what `rollout` does, and return what it returns; yield whenever ``pause`` says so."""
     actions = bounded(dynamics, actions)
     imagination = Imagination(dynamics, observation, actions, particles, propagation, seed)
     starts, candidates, horizon, _ = actions.shape
     particles, size = imagination.particles, observation.shape[-1]
     found = observation.new_empty(starts * candidates, particles, horizon, size)
 
-    def imagine(chunks: range) -> None:
+    def imagine(chunks: range) -> Iterator[None]:
         part = found[imagination.sequences(chunks)]
         for step, state in enumerate(imagination.steps(chunks)):
             part[:, :, step] = state
+            yield
 
-    yield from imagination.turns(imagine)
+    yield from imagination.turns(imagine, pause)
     return Trajectory(found.view(starts, candidates, particles, horizon, size))

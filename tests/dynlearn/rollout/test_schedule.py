@@ -1,56 +1,120 @@
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from dynlearn.rollout.schedule import finish, in_turns
 
-
-def _record(chunks: int, on_threads: bool, threads: int) -> tuple[list[range], int]:
-    """Return which chunks went together, in order, and how many turns it took."""
-    called: list[range] = []
-    torch.set_num_threads(threads)
-    try:
-        turns = sum(1 for _ in in_turns(called.append, chunks, on_threads))
-    finally:
-        torch.set_num_threads(1)
-    return sorted(called, key=lambda call: call.start), turns
+STEPS = 3
 
 
-@pytest.mark.parametrize(
-    ("chunks", "threads", "turns"), [(8, 1, 4), (8, 2, 2), (8, 9, 1), (3, 2, 2), (2, 2, 1)]
-)
-def test_a_turn_is_a_call_on_every_thread(chunks: int, threads: int, turns: int) -> None:
-    assert _record(chunks, True, threads)[1] == turns
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
+
+
+class Recorder:
+    """Imagines by remembering which steps of which chunks were taken."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[range, int]] = []
+
+    def __call__(self, chunks: range) -> Iterator[None]:
+        for step in range(STEPS):
+            self.steps.append((chunks, step))
+            yield
+
+    @property
+    def calls(self) -> list[range]:
+        """Which chunks went together, in order."""
+        return sorted({chunks for chunks, _ in self.steps}, key=lambda call: call.start)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_without_a_pause_it_runs_to_the_end(threads: Callable[[int], None], count: int) -> None:
+    threads(count)
+    recorder = Recorder()
+    assert sum(1 for _ in in_turns(recorder, 8, on_threads=True)) <= 1
+    assert len(recorder.steps) == 4 * STEPS
+    for call in recorder.calls:
+        assert [step for chunks, step in recorder.steps if chunks == call] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("count", "on_threads"), [(1, True), (2, True), (3, True), (2, False)])
+def test_a_pause_comes_after_a_step_of_every_thread(
+    threads: Callable[[int], None], count: int, on_threads: bool
+) -> None:
+    threads(count)
+    recorder = Recorder()
+    at_once = min(count, 4) if on_threads else 1
+    before = 0
+    for _ in in_turns(recorder, 8, on_threads, pause=lambda: True):
+        assert len(recorder.steps) - before <= at_once
+        before = len(recorder.steps)
+    calls = 4 if on_threads else 1
+    assert sorted(recorder.steps, key=lambda taken: (taken[0].start, taken[1])) == [
+        (call, step) for call in recorder.calls for step in range(STEPS)
+    ]
+    assert len(recorder.calls) == calls
+
+
+def test_what_is_given_up_is_closed(threads: Callable[[int], None]) -> None:
+    threads(2)
+    recorder = Recorder()
+    turns = in_turns(recorder, 8, on_threads=True, pause=lambda: True)
+    next(turns)
+    turns.close()
+    assert len(recorder.steps) == 2
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("chunks", [1, 2, 3, 4, 7, 8])
-def test_which_chunks_go_together_does_not_depend_on_threads(chunks: int) -> None:
-    calls, _ = _record(chunks, True, 1)
-    assert [chunk for call in calls for chunk in call] == list(range(chunks))
-    assert max(map(len, calls)) == (2 if chunks >= 4 else 1)
-    assert all(_record(chunks, True, threads)[0] == calls for threads in (2, 3, 8))
+def test_which_chunks_go_together_depends_neither_on_threads_nor_on_pauses(
+    threads: Callable[[int], None], chunks: int
+) -> None:
+    found = []
+    for count in (1, 2, 3, 8):
+        for pause in (False, True):
+            threads(count)
+            recorder = Recorder()
+            list(in_turns(recorder, chunks, True, lambda pause=pause: pause))  # type: ignore[misc]
+            found.append(recorder.calls)
+    assert all(calls == found[0] for calls in found)
+    assert [chunk for call in found[0] for chunk in call] == list(range(chunks))
+    assert max(map(len, found[0])) == (2 if chunks >= 4 else 1)
 
 
 def test_where_a_call_costs_much_there_are_few() -> None:
-    assert _record(70, False, 2) == ([range(32), range(32, 64), range(64, 70)], 3)
+    recorder = Recorder()
+    list(in_turns(recorder, 70, on_threads=False))
+    assert recorder.calls == [range(32), range(32, 64), range(64, 70)]
 
 
-def test_calls_of_a_turn_run_side_by_side_with_torch_to_themselves() -> None:
+def test_calls_run_side_by_side_with_torch_to_themselves(threads: Callable[[int], None]) -> None:
     both = threading.Barrier(2, timeout=30)
-    threads: list[int] = []
+    found: list[int] = []
 
-    def imagine(chunks: range) -> None:
+    def imagine(chunks: range) -> Iterator[None]:
         both.wait()
-        threads.append(torch.get_num_threads())
+        found.append(torch.get_num_threads())
+        yield
 
-    torch.set_num_threads(2)
-    try:
-        list(in_turns(imagine, 2, on_threads=True))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-    assert threads == [1, 1]
+    threads(2)
+    list(in_turns(imagine, 2, on_threads=True))
+    assert torch.get_num_threads() == 2
+    assert found == [1, 1]
+
+
+def test_what_fails_on_a_thread_is_raised(threads: Callable[[int], None]) -> None:
+    def imagine(chunks: range) -> Iterator[None]:
+        yield
+        raise ArithmeticError(f"chunk {chunks.start}")
+
+    threads(2)
+    with pytest.raises(ArithmeticError, match="chunk"):
+        list(in_turns(imagine, 8, on_threads=True))
 
 
 def test_what_work_returns_is_its_result() -> None:

@@ -48,8 +48,9 @@ async def predict(
     if draw is None and inputs.rows <= config.batch_rows:
         computed = await inference.predict(model, inputs, outputs, deadline)
     else:
-        pieces = model.compute_in_pieces(inputs, outputs, draw)
-        computed = await inference.run(model, pieces, deadline)
+        computed = await inference.run(
+            model, lambda _: model.compute_in_pieces(inputs, outputs, draw), deadline
+        )
     try:
         return await encode(model, computed, binary, request.id)
     except NumericalFailure:

@@ -100,7 +100,7 @@ def choose_reward(
     return learned
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def try_reward(
     reward: TransitionFunction, observation: Tensor, actions: Tensor, context: Tensor
 ) -> None:

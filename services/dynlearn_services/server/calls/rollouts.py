@@ -29,6 +29,7 @@ from dynlearn_services.server.calls.faults import require_finite_beginning, requ
 from dynlearn_services.server.calls.messages import decode, encode, require_answer
 from dynlearn_services.server.calls.parameters import RolloutParameters
 from dynlearn_services.server.calls.rewards import choose_reward, try_reward
+from dynlearn_services.server.inference.work import Pause
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.service import Service
 
@@ -80,8 +81,10 @@ async def roll_out(
     _require_outputs(tuple(binary), parameters)
     plan = _plan(service, model, request, parameters)
     _require_size(service, plan, tuple(binary), parameters)
-    pieces = _imagine(model, plan, tuple(binary), parameters)
-    found = await service.inference.run(model, pieces, deadline)
+    outputs = tuple(binary)
+    found = await service.inference.run(
+        model, lambda pause: _imagine(model, plan, outputs, parameters, pause), deadline
+    )
     try:
         return await encode(model, found, binary, request.id)
     except NumericalFailure:
@@ -152,6 +155,11 @@ def _require_size(
             f"actions: expected at most {service.config.max_rows} particles of all sequences, "
             f"got {rows}; ask for fewer candidates or particles at a time"
         )
+    if rows * horizon > service.config.max_row_steps:
+        raise TooLarge(
+            f"actions: expected at most {service.config.max_row_steps} steps of all particles "
+            f"together, got {rows} x {horizon}; ask for fewer steps, candidates or particles"
+        )
     numbers = {
         "returns": 1,
         "return_std": 1,
@@ -169,9 +177,13 @@ def _require_size(
     require_answer(itemsize * starts * candidates * size, service.config.max_answer_bytes)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _imagine(
-    model: LoadedModel, plan: _Plan, outputs: Sequence[str], parameters: RolloutParameters
+    model: LoadedModel,
+    plan: _Plan,
+    outputs: Sequence[str],
+    parameters: RolloutParameters,
+    pause: Pause,
 ) -> Generator[None, None, dict[str, Array]]:
     found: dict[str, Tensor] = {}
     if any(name in _OF_RETURNS for name in outputs):
@@ -185,7 +197,7 @@ def _imagine(
             parameters.discount,
         )
         returns = yield from estimator.returns_in_turns(
-            plan.observation, plan.actions, plan.context, parameters.seed
+            plan.observation, plan.actions, plan.context, parameters.seed, pause
         )
         found["returns"] = returns.score.clamp(min=_LOWEST)
         found["return_std"] = returns.std
@@ -197,6 +209,7 @@ def _imagine(
             parameters.particles,
             parameters.propagation,
             parameters.seed,
+            pause,
         )
         for name in set(outputs) - set(_OF_RETURNS):
             found[name] = getattr(trajectory, _ATTRIBUTES[name])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 
 from dynlearn.compute import torch_threads
-from dynlearn_services.server.inference.work import Call, Outcome, Prediction, Task, Tensors
+from dynlearn_services.server.inference.work import Outcome, Prediction, Tensors
 from dynlearn_services.server.metrics import Metrics
 from dynlearn_services.server.models.inputs import Inputs
 from dynlearn_services.server.models.loaded_model import LoadedModel
@@ -72,8 +72,8 @@ class Batches:
         for work in wanted:
             work.started = time.monotonic()
         model, outputs = wanted[0].model, wanted[0].outputs
-        inputs = Inputs.merge([work.inputs for work in wanted])
         try:
+            inputs = Inputs.merge([work.inputs for work in wanted])
             computed = self._share(model, inputs, outputs)
         except Exception as error:
             if len(wanted) == 1:
@@ -97,19 +97,13 @@ class Batches:
         return _Computed(model, bounds, [first, *(part.result() for part in waiting)])
 
 
-def take_fitting(
-    batch: list[Prediction], waiting: deque[Prediction | Task | Call], most_rows: int
-) -> int:
+def take_fitting(batch: list[Prediction], waiting: deque[Prediction], most_rows: int) -> int:
     """Move what can be computed with a batch from a queue to it, and return the rows there are."""
     rows = sum(work.inputs.rows for work in batch)
     kept = []
     while waiting and rows < most_rows:
         work = waiting.popleft()
-        if (
-            isinstance(work, Prediction)
-            and _fit(batch[0], work)
-            and rows + work.inputs.rows <= most_rows
-        ):
+        if _fit(batch[0], work) and rows + work.inputs.rows <= most_rows:
             batch.append(work)
             rows += work.inputs.rows
         else:

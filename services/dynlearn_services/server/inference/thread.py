@@ -1,22 +1,25 @@
-"""Inference: the one thread that runs a device's models, and the queue before it.
+"""Inference: the one thread that runs a device's models, and the queues before it.
 
 Predictions that wait for the same model version are computed in one batch and split again. Other
-work runs a piece at a time, and what has come in the meantime goes between.
+work, such as a rollout, pauses after a step where predictions wait, so that one beside it is not
+made to wait for all of it; and they take turns, so that it comes to its end.
 """
 
 import asyncio
+import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 
 import torch
 
 from dynlearn.errors import Unavailable
-from dynlearn_services.server.inference.batches import Batches, take_fitting
+from dynlearn_services.server.inference.batches import Batches
+from dynlearn_services.server.inference.queues import Queues
 from dynlearn_services.server.inference.work import (
     Call,
     Outcome,
+    Pause,
     Prediction,
     Result,
     Task,
@@ -27,6 +30,11 @@ from dynlearn_services.server.inference.work import (
 from dynlearn_services.server.metrics import Metrics
 from dynlearn_services.server.models.inputs import Inputs
 from dynlearn_services.server.models.loaded_model import LoadedModel
+
+# For how long one of several tasks goes on before the next does.
+_TURN_SECONDS = 0.005
+
+logger = logging.getLogger(__name__)
 
 
 class Inference:
@@ -50,13 +58,8 @@ class Inference:
             metrics: where to count.
         """
         self._threads = threads
-        self._max_pending = max_pending
-        self._batch_rows = batch_rows
-        self._batch_wait = batch_wait
         self._metrics = metrics
-        self._waiting: deque[Prediction | Task | Call] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
+        self._queues = Queues(max_pending, batch_rows, batch_wait)
         self._batches = Batches(threads, metrics)
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
@@ -64,7 +67,16 @@ class Inference:
     @property
     def pending(self) -> int:
         """How many submissions wait."""
-        return len(self._waiting)
+        return len(self._queues)
+
+    def require_alive(self) -> None:
+        """Check that there is still a thread to run what comes.
+
+        Raises:
+            Unavailable: it has died.
+        """
+        if not self._thread.is_alive():
+            raise Unavailable("the server's thread of models has died; start the server anew")
 
     async def predict(
         self, model: LoadedModel, inputs: Inputs, outputs: Sequence[str], deadline: float | None
@@ -77,16 +89,21 @@ class Inference:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Tensors] = loop.create_future()
-        self._submit(Prediction(model, future, loop, inputs=inputs, outputs=outputs))
+        self._queues.add(Prediction(model, future, loop, inputs=inputs, outputs=outputs))
         return await within(deadline, future)
 
     async def run(
         self,
         model: LoadedModel,
-        pieces: Generator[None, None, Result],
+        begin: Callable[[Pause], Generator[None, None, Result]],
         deadline: float | None,
     ) -> Result:
-        """Run a generator to its end, piece by piece, and return what it returns.
+        """Run a generator to its end, with pauses for other work, and return what it returns.
+
+        Args:
+            model: that it is about.
+            begin: gives the generator; it is to yield soon after what it is given says so.
+            deadline: a time of `time.monotonic` after which nobody waits for it.
 
         Raises:
             Unavailable: too much is waiting already.
@@ -94,7 +111,9 @@ class Inference:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._submit(Task(model, future, loop, pieces=pieces))
+        task = Task(model, future, loop)
+        task.pieces = begin(lambda: self._queues.wants_turn(task))
+        self._queues.add(task)
         return await within(deadline, future)
 
     def call(self, function: Callable[[], None]) -> None:
@@ -110,61 +129,40 @@ class Inference:
             finally:
                 done.set()
 
-        with self._changed:
-            if self._closed:
-                raise Unavailable("the server is closing; ask another one")
-            self._waiting.append(Call(called))
-            self._changed.notify()
-        done.wait()
+        self._queues.add(Call(called))
+        while not done.wait(timeout=1):
+            self.require_alive()
         if faults:
             raise faults[0]
 
     def close(self) -> None:
         """Finish what waits and end the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
+        self._queues.close()
         self._thread.join()
         self._batches.close()
-
-    def _submit(self, work: Prediction | Task) -> None:
-        with self._changed:
-            if self._closed or len(self._waiting) >= self._max_pending:
-                raise Unavailable(
-                    f"expected at most {self._max_pending} requests to wait, got one more; "
-                    "ask again in a moment, or start more replicas",
-                )
-            self._waiting.append(work)
-            self._changed.notify()
 
     def _run(self) -> None:
         # Each thread has a number of its own.
         torch.set_num_threads(1)
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closed:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
-                work = self._waiting.popleft()
-                batch = self._gather(work) if isinstance(work, Prediction) else []
-            if isinstance(work, Prediction):
-                self._finish(self._batches.compute(batch))
-            elif isinstance(work, Task):
-                self._finish(self._advance(work))
-            else:
-                work.function()
-
-    def _gather(self, first: Prediction) -> list[Prediction]:
-        """Take what can be computed with a prediction out of the queue, which is locked."""
-        batch = [first]
-        give_up = time.monotonic() + self._batch_wait
-        while True:
-            rows = take_fitting(batch, self._waiting, self._batch_rows)
-            left = give_up - time.monotonic()
-            if rows >= self._batch_rows or left <= 0 or self._closed:
-                return batch
-            self._changed.wait(left)
+        try:
+            others_are_due, under_way = False, list[Prediction]()
+            while (work := self._queues.take(others_are_due)) is not None:
+                others_are_due = isinstance(work, list)
+                if isinstance(work, list):
+                    under_way = work
+                    self._finish(self._batches.compute(work))
+                    under_way = []
+                elif isinstance(work, Task):
+                    self._finish(self._advance(work))
+                else:
+                    work.function()
+        except BaseException:
+            logger.exception("the thread of models has died")
+            raise
+        finally:
+            gone = Unavailable("the server's thread of models has ended; ask another server")
+            left = [*under_way, *self._queues.drain()]
+            self._finish([(work, None, gone) for work in left])
 
     def _advance(self, task: Task) -> Iterable[Outcome]:
         torch.set_num_threads(self._threads)
@@ -172,7 +170,9 @@ class Inference:
             if not task.is_awaited:
                 task.pieces.close()
                 return []
-            task.started = task.started or time.monotonic()
+            now = time.monotonic()
+            task.started = task.started or now
+            task.turn_ends = now + _TURN_SECONDS
             next(task.pieces)
         except StopIteration as end:
             self._metrics.observe_task(task.model.name, task.started)
@@ -181,8 +181,7 @@ class Inference:
             return [(task, None, error)]
         finally:
             torch.set_num_threads(1)
-        with self._changed:
-            self._waiting.append(task)
+        self._queues.put_back(task)
         return []
 
     def _finish(self, outcomes: Iterable[Outcome]) -> None:

@@ -12,6 +12,8 @@ from dynlearn_services.server.models.loaded_model import LoadedModel
 
 Result = TypeVar("Result")
 Tensors = dict[str, Any]
+Pause = Callable[[], bool]
+"""Says whether other work is to go first, or nobody waits any more."""
 
 
 @dataclass(eq=False)
@@ -40,9 +42,15 @@ class Prediction(Work[Tensors]):
 
 @dataclass(eq=False)
 class Task(Work[Any]):
-    """Other work, a piece at a time."""
+    """Other work, a piece at a time.
 
-    pieces: Generator[None, None, Any] = field(kw_only=True)
+    Attributes:
+        pieces: what does it.
+        turn_ends: a time of `time.monotonic` after which other tasks go on.
+    """
+
+    pieces: Generator[None, None, Any] = field(init=False)
+    turn_ends: float = 0.0
 
 
 @dataclass(eq=False)

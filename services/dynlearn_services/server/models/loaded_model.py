@@ -91,7 +91,7 @@ class LoadedModel:
                     f"{nearest(name, self.outputs)}"
                 )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def compute(self, inputs: Inputs, outputs: Sequence[str]) -> dict[str, Array]:
         """Return the outputs that are asked for, and compute no others.
 

@@ -82,7 +82,7 @@ class Samples:
         """Compute the samples of some rows, whose inputs are given."""
         self.value[rows] = self._of(model, part, rows).cpu().numpy()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _of(self, model: DynamicsModel, part: Inputs, rows: slice) -> Tensor:
         if self.chosen is not None:
             observation, action = model.check_inputs(part.observation, part.action)

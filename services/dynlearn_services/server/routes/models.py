@@ -34,6 +34,7 @@ async def describe_model(service: Service, request: Request, parts: Mapping[str,
     versions = await asyncio.to_thread(models.versions, loaded.name)
     limits = Limits(
         max_rows=config.max_rows,
+        max_row_steps=config.max_row_steps,
         max_body_bytes=config.max_body_bytes,
         max_answer_bytes=config.max_answer_bytes,
     )

@@ -48,10 +48,11 @@ async def ready(service: Service, request: Request, parts: Mapping[str, str]) ->
     """Say that every model answers.
 
     Raises:
-        Unavailable: one is still warming up, or the server is ending.
+        Unavailable: one is still warming up, the server is ending, or what runs models has died.
     """
     if service.is_draining:
         raise Unavailable("the server is ending; ask another one")
+    service.inference.require_alive()
     service.models.require_ready()
     return answer_json(ReadyDocument(ready=True))
 

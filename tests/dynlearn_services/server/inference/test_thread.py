@@ -2,6 +2,7 @@ import asyncio
 import threading
 import time
 from contextlib import closing
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ class Gate:
 async def behind_a_gate(inference, loaded, *others):
     """Start others while the thread is busy, then open the gate and return what they give."""
     gate = Gate()
-    first = asyncio.ensure_future(inference.run(loaded, gate.run(), None))
+    first = asyncio.ensure_future(inference.run(loaded, lambda _: gate.run(), None))
     await asyncio.to_thread(gate.entered.wait)
     tasks = [asyncio.ensure_future(other) for other in others]
     await asyncio.sleep(0.05)
@@ -229,7 +230,7 @@ def test_predictions_go_between_the_pieces_of_other_work(inference, loaded, draw
         return "all"
 
     async def ask():
-        long = asyncio.ensure_future(inference.run(loaded, pieces(), None))
+        long = asyncio.ensure_future(inference.run(loaded, lambda _: pieces(), None))
         await asyncio.sleep(0.03)
         await inference.predict(loaded, Inputs(*draw_rows(1)), (MEAN,), None)
         order.append("prediction")
@@ -238,6 +239,112 @@ def test_predictions_go_between_the_pieces_of_other_work(inference, loaded, draw
     assert asyncio.run(ask()) == "all"
     assert order.index("prediction") < 4
     assert [piece for piece in order if piece != "prediction"] == [0, 1, 2, 3, 4]
+
+
+def test_other_work_pauses_for_predictions_and_they_take_turns(inference, loaded, draw_rows):
+    """A rollout goes on alone for as long as it likes, and else a step at a time."""
+    order = []
+
+    def steps(pause):
+        while order.count("prediction") < 3:
+            order.append("step")
+            time.sleep(0.002)
+            if pause():
+                order.append("pause")
+                yield
+        return "all"
+
+    async def ask():
+        long = asyncio.ensure_future(inference.run(loaded, steps, None))
+        await asyncio.sleep(0.1)
+        assert order.count("step") > 5
+        assert "pause" not in order
+        for _ in range(3):
+            await inference.predict(loaded, Inputs(*draw_rows(1)), (MEAN,), None)
+            order.append("prediction")
+        return await long
+
+    assert asyncio.run(ask()) == "all"
+    first = order.index("pause")
+    # It is stepped once more at the least between two predictions.
+    assert order[first:].count("pause") >= 3
+    assert "step" in order[order.index("prediction") :]
+
+
+def test_tasks_take_turns_of_some_milliseconds(inference, loaded):
+    order = []
+
+    def steps(name):
+        def begin(pause):
+            for _ in range(30):
+                order.append(name)
+                time.sleep(0.001)
+                if pause():
+                    yield
+
+        return begin
+
+    async def ask():
+        await asyncio.gather(*(inference.run(loaded, steps(name), None) for name in "ab"))
+
+    asyncio.run(ask())
+    turns = [order[0], *(b for a, b in pairwise(order) if a != b)]
+    assert len(turns) >= 4
+    assert sorted(order) == ["a"] * 30 + ["b"] * 30
+
+
+def test_a_step_is_all_that_is_done_for_nobody(inference, loaded):
+    steps = []
+
+    def endless(pause):
+        while True:
+            steps.append(time.monotonic())
+            time.sleep(0.001)
+            if pause():
+                yield
+
+    async def ask():
+        with pytest.raises(DeadlineExceeded):
+            await inference.run(loaded, endless, time.monotonic() + 0.05)
+
+    asyncio.run(ask())
+    time.sleep(0.1)
+    count = len(steps)
+    time.sleep(0.1)
+    assert len(steps) == count
+
+
+def test_an_error_in_merging_is_its_callers_alone(inference, loaded, draw_rows, monkeypatch):
+    merge = Inputs.merge.__func__
+
+    def fail(cls, parts):
+        if len(parts) > 1:
+            raise ArithmeticError("cannot be merged")
+        return merge(cls, parts)
+
+    monkeypatch.setattr(Inputs, "merge", classmethod(fail))
+    asked = [inference.predict(loaded, Inputs(*draw_rows(rows)), (MEAN,), None) for rows in (1, 2)]
+    found = asyncio.run(behind_a_gate(inference, loaded, *asked))
+    assert [result[MEAN].shape for result in found] == [(1, 5), (2, 5)]
+    inference.require_alive()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_is_said_to_whoever_waits_or_comes(
+    inference, loaded, draw_rows, monkeypatch
+):
+    def die(self, batch):
+        raise SystemError("beyond repair")
+
+    monkeypatch.setattr("dynlearn_services.server.inference.batches.Batches.compute", die)
+    asked = [inference.predict(loaded, Inputs(*draw_rows(rows)), (MEAN,), None) for rows in (1, 60)]
+    found = asyncio.run(behind_a_gate(inference, loaded, *asked))
+    assert all(isinstance(error, Unavailable) for error in found)
+    inference._thread.join(5)
+    with pytest.raises(Unavailable, match="has died"):
+        inference.require_alive()
+    with pytest.raises(Unavailable):
+        inference.call(lambda: None)
 
 
 def test_other_work_ends_when_nobody_waits(inference, loaded):
@@ -253,11 +360,11 @@ def test_other_work_ends_when_nobody_waits(inference, loaded):
 
     async def ask():
         with pytest.raises(DeadlineExceeded):
-            await inference.run(loaded, endless(), time.monotonic() + 0.05)
+            await inference.run(loaded, lambda _: endless(), time.monotonic() + 0.05)
         assert closed.wait(5)
         closed.clear()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(inference.run(loaded, endless(), None), 0.05)
+            await asyncio.wait_for(inference.run(loaded, lambda _: endless(), None), 0.05)
 
     asyncio.run(ask())
     assert closed.wait(5)
@@ -277,7 +384,7 @@ def test_closing_finishes_what_waits(metrics, loaded, draw_rows):
 
     async def ask():
         gate = Gate()
-        first = asyncio.ensure_future(inference.run(loaded, gate.run(more=2), None))
+        first = asyncio.ensure_future(inference.run(loaded, lambda _: gate.run(more=2), None))
         await asyncio.to_thread(gate.entered.wait)
         second = asyncio.ensure_future(
             inference.predict(loaded, Inputs(*draw_rows(1)), (MEAN,), None)

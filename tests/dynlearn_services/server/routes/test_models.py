@@ -31,7 +31,9 @@ def test_the_limits_are_stated(walking, call):
         service.warm_up()
         answer = call(create_app(service), "/v2/models/arm/versions/1")
     limits = ModelMetadata.model_validate_json(answer.content).parameters.limits
-    assert limits == Limits(max_rows=5, max_body_bytes=600, max_answer_bytes=7000)
+    assert limits == Limits(
+        max_rows=5, max_row_steps=20_000_000, max_body_bytes=600, max_answer_bytes=7000
+    )
     # A server of before says nothing.
     described = answer.json()
     del described["parameters"]["limits"]
