@@ -2,23 +2,30 @@
 
 ``<root>/<name>/<version>/`` holds ``config.json``, ``model.safetensors``, ``training.json``,
 ``metrics.json``, ``figures/``, ``README.md`` and ``checksums.json``;
-``<root>/<name>/aliases/<alias>`` holds a version.
+``<root>/<name>/aliases/<alias>`` holds a version, and ``<root>/<name>/last_version`` the highest
+number that was ever given: that of a version which is gone is not given again.
 """
 
+import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynlearn.errors import CorruptData, InvalidInput, NotFound, nearest
+from dynlearn.errors import Busy, CorruptData, InvalidInput, NotFound, nearest
 from dynlearn.storage.checksums import write_checksums
 from dynlearn.storage.files import check_name, write_bytes
+from dynlearn.storage.locks import LOCK_FILE, one_writer
 
 CHAMPION = "champion"
 _ALIASES = "aliases"
-_MAX_ALIAS_BYTES = 64
+_LAST_VERSION = "last_version"
+_STAGING = ".staging-"
+_MAX_VERSION_BYTES = 64
+_LOCK_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,8 @@ class ModelVersion:
 class Registry:
     """The models under one folder."""
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
 
     def names(self) -> list[str]:
         """Return the models that have a version."""
@@ -60,7 +67,7 @@ class Registry:
         if not folder.is_dir():
             return {}
         return {
-            path.name: _read_alias(path)
+            path.name: _read_version(path)
             for path in sorted(folder.iterdir())
             if not path.name.startswith(".")
         }
@@ -72,43 +79,41 @@ class Registry:
 
         Raises:
             InvalidInput: the name cannot be a folder's, or the folder cannot be written to.
+            Busy: others have been publishing this model all the while.
         """
         check_name(name, "model")
-        try:
-            (self.root / name / _ALIASES).mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(dir=self.root / name, prefix=".staging-"))
-        except OSError as error:
-            raise InvalidInput(
-                f"expected a folder that can be written to, got {self.root} ({error.strerror}); "
-                "name another home with --home"
-            ) from error
-        try:
-            write(staging)
-            write_checksums(staging)
-            staging.chmod(0o755)
-            version = self._rename_to_next(name, staging)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        self.set_alias(name, CHAMPION, version)
+        with ExitStack() as held:
+            with self._writing(name):
+                staging = self._stage(name)
+                # While it is held, whoever else publishes leaves the folder alone.
+                held.enter_context(one_writer(staging / LOCK_FILE, f"the new {name}"))
+            try:
+                write(staging)
+                write_checksums(staging)
+                staging.chmod(0o755)
+                with self._writing(name):
+                    version = self._take_number(name)
+                    held.close()
+                    os.rename(staging, self.root / name / version)
+                    self._write_alias(name, CHAMPION, version)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
         return ModelVersion(name, version, self.root / name / version)
 
-    def set_alias(self, name: str, alias: str, version: str) -> None:
+    def set_alias(self, name: str, alias: str, version: str | int) -> None:
         """Point an alias at a version.
 
         Raises:
             NotFound: there is no such model or version.
             InvalidInput: the alias could be taken for a version, or for a path.
+            Busy: others have been publishing this model all the while.
         """
+        version = str(version)
         self._require(name, version)
         if check_name(alias, "model alias").isdecimal():
             raise InvalidInput(f"expected an alias that is no number, got {alias!r}")
-        try:
-            write_bytes(self.root / name / _ALIASES / alias, f"{version}\n".encode())
-        except OSError as error:
-            raise InvalidInput(
-                f"expected a file that can be written, got {self.root / name / _ALIASES / alias} "
-                f"({error.strerror}); remove what is there"
-            ) from error
+        with self._writing(name):
+            self._write_alias(name, alias, version)
 
     def resolve(self, reference: str) -> ModelVersion:
         """Find a model version by ``NAME``, ``NAME/VERSION`` or ``NAME@ALIAS``.
@@ -150,23 +155,55 @@ class Registry:
             )
         return ModelVersion(name, version, self.root / name / version)
 
-    def _rename_to_next(self, name: str, staging: Path) -> str:
-        # Two publishers may reach for the same number: renaming onto a folder that has content
-        # fails, and the loser takes the next.
-        while True:
-            version = str(1 + max(map(int, self.versions(name)), default=0))
-            try:
-                os.rename(staging, self.root / name / version)
-            except OSError:
-                if not (self.root / name / version).exists():
-                    raise
-            else:
-                return version
+    def _writing(self, name: str) -> AbstractContextManager[None]:
+        """Hold a model's lock, and make its folder if need be."""
+        folder = self.root / name
+        with self._expecting_room():
+            (folder / _ALIASES).mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return one_writer(folder / LOCK_FILE, f"the model {name}", _LOCK_SECONDS)
+
+    def _stage(self, name: str) -> Path:
+        """Return a new empty folder, and remove those of publishers that were killed."""
+        for left in (self.root / name).glob(f"{_STAGING}*"):
+            with suppress(Busy), one_writer(left / LOCK_FILE, f"the new {name}"):
+                shutil.rmtree(left, ignore_errors=True)
+        with self._expecting_room():
+            return Path(tempfile.mkdtemp(dir=self.root / name, prefix=_STAGING))
+
+    @contextmanager
+    def _expecting_room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InvalidInput(
+                f"expected a folder that can be written to, got {self.root} ({error.strerror}); "
+                "name another home with --home"
+            ) from error
+
+    def _write_alias(self, name: str, alias: str, version: str) -> None:
+        try:
+            write_bytes(self.root / name / _ALIASES / alias, f"{version}\n".encode())
+        except OSError as error:
+            raise InvalidInput(
+                f"expected a file that can be written, got {self.root / name / _ALIASES / alias} "
+                f"({error.strerror}); remove what is there"
+            ) from error
+
+    def _take_number(self, name: str) -> str:
+        """Return a version's number that nobody has had, and never gives it again."""
+        file = self.root / name / _LAST_VERSION
+        # Registries of before have no such file, but may have an alias to what is gone.
+        given = [*self.versions(name), *self.aliases(name).values(), _read_version(file)]
+        version = str(1 + max((int(number) for number in given if number.isdecimal()), default=0))
+        write_bytes(file, f"{version}\n".encode())
+        return version
 
 
-def _read_alias(path: Path) -> str:
+def _read_version(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(_MAX_ALIAS_BYTES).decode("ascii").strip()
+            return file.read(_MAX_VERSION_BYTES).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""

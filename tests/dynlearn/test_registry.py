@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,8 +136,45 @@ def test_what_a_crash_leaves_behind_is_no_version(registry: Registry) -> None:
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 9
     assert registry.names() == []
+    assert list((registry.root / "slide").glob(".staging-*"))
     assert registry.publish("slide", _write()).version == "1"
     assert registry.versions("slide") == ["1"]
+    left = {path.name for path in (registry.root / "slide").iterdir()}
+    assert left == {"1", "aliases", "last_version"}
+    assert [path.name for path in registry.resolve("slide").folder.glob(".*")] == []
+
+
+def test_numbers_are_never_given_again(registry: Registry) -> None:
+    for _ in range(3):
+        newest = registry.publish("slide", _write())
+    shutil.rmtree(newest.folder)
+    assert registry.publish("slide", _write()).version == "4"
+    for version in registry.versions("slide"):
+        shutil.rmtree(registry.root / "slide" / version)
+    assert registry.names() == []
+    assert registry.publish("slide", _write()).version == "5"
+
+
+def test_numbers_of_a_registry_of_before_are_not_given_again(registry: Registry) -> None:
+    for _ in range(3):
+        newest = registry.publish("slide", _write())
+    (registry.root / "slide" / "last_version").unlink()
+    assert registry.publish("slide", _write()).version == "4"
+    # An alias remembers what is gone.
+    (registry.root / "slide" / "last_version").unlink()
+    shutil.rmtree(newest.folder.with_name("4"))
+    assert registry.publish("slide", _write()).version == "5"
+    (registry.root / "slide" / "last_version").write_bytes(b"\xffno number")
+    assert registry.publish("slide", _write()).version == "6"
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_root_is_a_path_however_written(registry: Registry, kind: Callable[..., Any]) -> None:
+    registry.publish("slide", _write())
+    found = Registry(kind(registry.root))
+    assert found.resolve("slide").folder == registry.root / "slide" / "1"
+    found.set_alias("slide", "best", 1)
+    assert found.aliases("slide")["best"] == "1"
 
 
 def test_publishers_at_once_get_versions_of_their_own(registry: Registry) -> None:
