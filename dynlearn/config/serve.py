@@ -36,6 +36,9 @@ class ServeConfig(Config):
     actions_outside: ActionsOutside = Field(
         "clip", description="what becomes of actions outside their bounds"
     )
+    allow_unchecked: bool = Field(
+        False, description="serve versions without checksums.json, whose damage is not seen"
+    )
     memory_limit_gib: float = Field(
         4.0, gt=0, description="for the weights of versions that are kept beside those served"
     )

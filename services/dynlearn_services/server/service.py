@@ -54,6 +54,7 @@ class Service:
             config.precision,
             config.memory_limit_gib,
             self.metrics,
+            config.allow_unchecked,
         )
         self.inference = Inference(
             config.threads or torch.get_num_threads(),

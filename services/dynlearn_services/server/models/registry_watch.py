@@ -3,13 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from dynlearn.errors import DynlearnError
 from dynlearn.registry import ModelVersion, Registry
 from dynlearn_services.server.models.served_model import ServedModel
 
 _LOOK_EVERY = 0.25
-_RETRY_AFTER_LOOKS = 20
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class RegistryWatch:
         Args:
             registry: where to look.
             wanted: what is to follow the registry.
-            follow: makes a version the one that answers by default.
+            follow: makes a version the one that answers by default, or raises a `DynlearnError`.
         """
         self._registry = registry
         self._wanted = wanted
@@ -60,15 +60,6 @@ class RegistryWatch:
         except DynlearnError:
             # Deleted, or about to be replaced: what is in memory goes on answering.
             return
-        if served.current is not None and version.version == served.current.version:
-            return
-        served.looks += 1
-        if version.version in served.faults and served.looks % _RETRY_AFTER_LOOKS:
-            return
-        try:
+        # Whatever one version does, the others are still to be seen.
+        with suppress(DynlearnError):
             self._follow(served, version)
-        except Exception as error:
-            # Whatever one version does, the others are still to be seen.
-            if version.version not in served.faults:
-                logger.error("model %s: version %s: %s", version.name, version.version, error)
-            served.faults[version.version] = str(error)

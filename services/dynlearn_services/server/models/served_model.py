@@ -30,20 +30,15 @@ class ServedModel:
         reference: what its default version follows, as `Registry.resolve` takes it.
         current: the version that answers by default; None until it is warm.
         versions: those in memory.
-        faults: why a version cannot be loaded.
-        looks: how often the registry has been looked at since a load failed.
     """
 
     reference: str
     current: LoadedModel | None = None
     versions: dict[str, LoadedModel] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-    looks: int = 0
 
     def keep(self, loaded: LoadedModel) -> None:
         """Have a version in memory that is warm."""
         self.versions[loaded.version] = loaded
-        self.faults.pop(loaded.version, None)
 
     def swap(self, loaded: LoadedModel) -> None:
         """Let a version answer by default."""
@@ -51,15 +46,23 @@ class ServedModel:
             self.current.last_used = time.monotonic()
         self.current = loaded
 
-    def states(self, name: str, published: Iterable[str]) -> list[VersionState]:
-        """Return its versions, those in the registry and those in memory, oldest first."""
+    def states(
+        self, name: str, published: Iterable[str], reason: Callable[[str], str]
+    ) -> list[VersionState]:
+        """Return its versions, those in the registry and those in memory, oldest first.
+
+        Args:
+            name: of the model.
+            published: the versions in the registry.
+            reason: what is to be known of a version, if anything.
+        """
         states = []
         for version in sorted({*published, *self.versions}, key=int):
             if version in self.versions:
-                states.append(VersionState(name, version, "READY"))
+                states.append(VersionState(name, version, "READY", reason(version)))
             else:
-                reason = self.faults.get(version, "not loaded")
-                states.append(VersionState(name, version, "UNAVAILABLE", reason))
+                why = reason(version) or "not loaded"
+                states.append(VersionState(name, version, "UNAVAILABLE", why))
         return states
 
 

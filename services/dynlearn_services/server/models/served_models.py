@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
@@ -22,6 +23,8 @@ from dynlearn_services.server.models import memory
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.models.registry_watch import RegistryWatch
 from dynlearn_services.server.models.served_model import ServedModel, VersionState, read_first
+from dynlearn_services.server.models.version_reader import VersionReader
+from dynlearn_services.server.models.wanted_models import WantedModels
 
 logger = logging.getLogger(__name__)
 
@@ -37,28 +40,29 @@ class ServedModels:
         precision: PredictionPrecision,
         memory_limit_gib: float,
         metrics: Metrics,
+        allow_unchecked: bool = False,
     ):
         """Load the versions that the references name; with none, of all models there are.
 
         Raises:
             NotFound: a reference names nothing.
             InvalidInput: two name the same model.
-            CorruptData: a version is truncated or altered.
+            CorruptData: a version is truncated or altered, or has no checksums though it must.
         """
         self._registry = registry
-        self._read = partial(LoadedModel.load, device=device, precision=precision)
+        read = partial(LoadedModel.load, device=device, precision=precision)
+        self._reader = VersionReader(registry, read, allow_unchecked)
         self._limit = memory_limit_gib * 2**30
         self._metrics = metrics
-        self._serves_all = not references
-        self._unloaded: set[str] = set()
-        # Seen in the registry, but not served yet.
-        self._new: dict[str, ServedModel] = {}
         self._loading = threading.Lock()
+        # Of their own, so that those who wait for versions leave the threads that others need.
+        self._waiting = ThreadPoolExecutor(1, "versions")
         self._watch: RegistryWatch | None = None
         # Replaced whole, so that readers need no lock.
-        self._served: Mapping[str, ServedModel] = read_first(registry, references, self._read)
-        # Of a model that is unloaded too, for when it is loaded again.
-        self._references = {name: served.reference for name, served in self._served.items()}
+        first = read_first(registry, references, self._reader.read)
+        self._served: Mapping[str, ServedModel] = first
+        named = {name: served.reference for name, served in first.items()}
+        self._wanted = WantedModels(named, serves_all=not references)
 
     def open(self, warm_up: Callable[[LoadedModel], None]) -> None:
         """Warm the first versions, make them answer, and begin to watch the registry.
@@ -72,12 +76,13 @@ class ServedModels:
             warm_up(first)
             served.swap(first)
             self._count(first.name, served)
-        self._watch = RegistryWatch(self._registry, self._wanted, self._follow_if_served)
+        self._watch = RegistryWatch(self._registry, self._look_for, self._follow_if_wanted)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, and reading."""
         if self._watch is not None:
             self._watch.close()
+        self._waiting.shutdown(cancel_futures=True)
 
     @property
     def names(self) -> list[str]:
@@ -112,14 +117,14 @@ class ServedModels:
 
         Raises:
             NotFound: there is no such model or version.
-            Unavailable: the model is still warming up.
-            CorruptData: the version is truncated or altered.
+            Unavailable: the model is still warming up, or the version is damaged.
         """
         if version is None:
             return self.find(name)
         found = self._find_loaded(name, version)
         if found is None:
-            found = await asyncio.to_thread(self.load_version, name, version)
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._waiting, self.load_version, name, version)
         return found
 
     def load_version(self, name: str, version: str) -> LoadedModel:
@@ -127,18 +132,13 @@ class ServedModels:
 
         Raises:
             NotFound: there is no such model or version.
-            Unavailable: the model is still warming up.
-            CorruptData: the version is truncated or altered.
+            Unavailable: the model is still warming up, or the version is damaged.
         """
         with self._loading:
             found = self._find_loaded(name, version)
             if found is None:
-                served = self._require(name)
-                try:
-                    found = self._load(served, self._registry.resolve(f"{name}/{version}"))
-                except CorruptData as error:
-                    served.faults[version] = str(error)
-                    raise
+                wanted = self._registry.resolve(f"{name}/{version}")
+                found = self._load(self._require(name), wanted)
                 self._keep_within_limit()
             return found
 
@@ -153,15 +153,19 @@ class ServedModels:
 
         Raises:
             NotFound: there is no such model.
-            CorruptData: the version is truncated or altered.
+            Unavailable: the version is damaged.
         """
         with self._loading:
             known = self._registry.names()
             if name not in known:
                 raise NotFound(f"expected a model, got {name!r}; {nearest(name, known)}")
-            served = self._served.get(name) or ServedModel(self._references.get(name, name))
-            self._follow(served, self._registry.resolve(served.reference))
-            self._unloaded.discard(name)
+            served = self._served.get(name) or ServedModel(self._wanted.reference(name))
+            try:
+                version = self._registry.resolve(served.reference)
+            except CorruptData as error:
+                raise Unavailable(str(error)) from error
+            self._follow(served, version)
+            self._wanted.add(name)
 
     def unload(self, name: str) -> None:
         """Serve a model no more.
@@ -171,8 +175,7 @@ class ServedModels:
         """
         with self._loading:
             self._require(name)
-            self._unloaded.add(name)
-            self._new.pop(name, None)
+            self._wanted.remove(name)
             self._served = {key: value for key, value in self._served.items() if key != name}
             self._metrics.observe_versions(name, None, ())
         memory.hand_back()
@@ -183,7 +186,7 @@ class ServedModels:
             state
             for name in sorted({*self._registry.names(), *self._served})
             for state in self._served.get(name, ServedModel(name)).states(
-                name, self._registry.versions(name)
+                name, self._registry.versions(name), partial(self._reader.reason, name)
             )
         ]
 
@@ -200,38 +203,35 @@ class ServedModels:
             raise NotFound(f"expected a served model, got {name!r}; {nearest(name, self._served)}")
         return served
 
-    def _wanted(self) -> list[ServedModel]:
-        """Return what is to follow the registry: what is served, and what is new there."""
-        served = dict(self._served)
-        if self._serves_all:
-            new = set(self._registry.names()) - served.keys() - self._unloaded
-            served |= {name: self._new.setdefault(name, ServedModel(name)) for name in new}
-        return list(served.values())
+    def _look_for(self) -> list[ServedModel]:
+        return self._wanted.among(self._registry.names(), self._served)
 
-    def _follow_if_served(self, served: ServedModel, version: ModelVersion) -> None:
+    def _follow_if_wanted(self, served: ServedModel, version: ModelVersion) -> None:
         with self._loading:
-            if version.name not in self._unloaded:
+            if version.name in self._wanted:
+                for number in self._reader.replaced(version.name, list(served.versions)):
+                    logger.warning("model %s: version %s has other files", version.name, number)
+                    del served.versions[number]
                 self._follow(served, version)
 
     def _follow(self, served: ServedModel, version: ModelVersion) -> None:
         """Make a version the one that answers by default, when it is warm."""
         before = served.current
-        if before is not None and before.version == version.version:
+        if before is not None and before is served.versions.get(version.version):
             return
         loaded = served.versions.get(version.version) or self._load(served, version)
         served.swap(loaded)
         self._count(version.name, served)
         if version.name not in self._served:
             self._served = {**self._served, version.name: served}
-            self._new.pop(version.name, None)
+            self._wanted.add(version.name)
         else:
             was = before.version if before else "none"
             logger.info("model %s: version %s in place of %s", version.name, version.version, was)
         self._keep_within_limit()
 
     def _load(self, served: ServedModel, version: ModelVersion) -> LoadedModel:
-        loaded = self._read(version)
-        self._warm_up(loaded)
+        loaded = self._reader.load(version, self._warm_up)
         served.keep(loaded)
         self._count(version.name, served)
         return loaded

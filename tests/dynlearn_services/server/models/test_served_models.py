@@ -1,7 +1,9 @@
 import asyncio
 import shutil
+import threading
 import time
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, Unavailable
 from dynlearn.protocol.metadata import Limits
 from dynlearn.registry import Registry
+from dynlearn.storage.checksums import write_checksums
 from dynlearn_services.server.models import memory
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.models.metadata import describe
@@ -102,7 +105,7 @@ def test_a_corrupt_version_changes_nothing(arm, make_model, serve):
     assert within(2, lambda: "safetensors" in states(models)["arm", "3"][1])
     assert models.find("arm").version == "2"
     assert states(models)["arm", "2"] == ("READY", "")
-    with pytest.raises(CorruptData):
+    with pytest.raises(Unavailable, match="version 3 of model arm cannot be served"):
         models.load_version("arm", "3")
     arm.publish("arm", make_model(seed=4).save)
     assert within(1, lambda: models.find("arm").version == "4")
@@ -224,7 +227,7 @@ def test_load_and_unload(arm, make_model, serve):
     with pytest.raises(NotFound):
         models.load("leg")
     arm.publish("leg", lambda folder: (folder / "config.json").write_text("{}"))
-    with pytest.raises(CorruptData):
+    with pytest.raises(Unavailable, match="version 1 of model leg cannot be served"):
         models.load("leg")
     assert models.names == ["arm"]
 
@@ -253,9 +256,139 @@ def test_an_altered_version_is_refused_and_the_index_says_why(arm, serve):
     content = bytearray(weights.read_bytes())
     content[-5] ^= 0x10
     weights.write_bytes(content)
-    with pytest.raises(CorruptData, match="as it was published"):
+    with pytest.raises(Unavailable, match=r"expected model\.safetensors as it was published"):
         models.load_version("arm", "1")
-    assert "as it was published" in states(models)["arm", "1"][1]
+    state, reason = states(models)["arm", "1"]
+    assert state == "UNAVAILABLE"
+    assert "expected model.safetensors as it was published" in reason
+    assert str(arm.root) not in reason
+    with pytest.raises(CorruptData, match=str(weights)):
+        serve(arm, "arm/1")
+
+
+def test_a_damaged_version_is_read_once_whoever_asks(arm, serve, monkeypatch, caplog):
+    models = serve(arm, "arm/2")
+    weights = arm.resolve("arm/1").folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    read = []
+    load = LoadedModel.load.__func__
+
+    def count(version, **options):
+        read.append(version.version)
+        return load(LoadedModel, version, **options)
+
+    monkeypatch.setattr(models._reader, "_read", partial(count, device="cpu", precision="float32"))
+
+    async def ask_together():
+        return await asyncio.gather(
+            *(models.find_version("arm", "1") for _ in range(30)), return_exceptions=True
+        )
+
+    answers = asyncio.run(ask_together())
+    assert {type(answer) for answer in answers} == {Unavailable}
+    assert {answer.http_status for answer in answers} == {503}
+    assert not [answer for answer in answers if str(arm.root) in str(answer)]
+    assert read == ["1"]
+    # The log says where.
+    assert len([line for line in caplog.messages if str(weights) in line]) == 1
+    weights.write_bytes(whole)
+    assert states(models)["arm", "1"] == ("UNAVAILABLE", "not loaded")
+    assert models.load_version("arm", "1").version == "1"
+    assert read == ["1", "1"]
+
+
+def test_who_waits_for_a_version_holds_up_nobody_else(arm, serve):
+    entered, free = threading.Event(), threading.Event()
+
+    def warm(loaded):
+        if loaded.version == "1":
+            entered.set()
+            assert free.wait(5)
+
+    models = serve(arm, "arm/2", warm=warm)
+
+    async def ask_together():
+        waiting = [asyncio.create_task(models.find_version("arm", "1")) for _ in range(40)]
+        await asyncio.to_thread(entered.wait)
+        # The event loop's own threads, which unpack bodies, are free.
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 1) == "free"
+        free.set()
+        return await asyncio.gather(*waiting)
+
+    assert len(set(asyncio.run(ask_together()))) == 1
+
+
+def test_what_fails_but_is_no_file_is_tried_again(arm, serve, monkeypatch):
+    monkeypatch.setattr("dynlearn_services.server.models.version_reader._RETRY_SECONDS", 0.1)
+    warmed = []
+
+    def warm(loaded):
+        warmed.append(loaded.version)
+        if warmed.count("1") == 1:
+            raise RuntimeError("secret /path")
+
+    models = serve(arm, "arm/2", warm=warm)
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="its log holds the cause") as caught:
+            models.load_version("arm", "1")
+    assert "secret" not in str(caught.value) + states(models)["arm", "1"][1]
+    assert warmed.count("1") == 1
+    time.sleep(0.1)
+    assert models.load_version("arm", "1").version == "1"
+
+
+def test_a_version_without_checksums_is_marked_and_refused(arm, serve, metrics):
+    (arm.resolve("arm/1").folder / "checksums.json").unlink()
+    models = serve(arm, "arm/2")
+    assert "no checksums.json" in states(models)["arm", "1"][1]
+    with pytest.raises(Unavailable, match="--allow-unchecked"):
+        models.load_version("arm", "1")
+    with pytest.raises(CorruptData, match="--allow-unchecked"):
+        serve(arm, "arm/1")
+    allowing = ServedModels(
+        arm, ["arm/1"], torch.device("cpu"), "float32", LIMIT, metrics, allow_unchecked=True
+    )
+    allowing.open(LoadedModel.warm_up)
+    assert allowing.find("arm").version == "1"
+    state, reason = states(allowing)["arm", "1"]
+    assert state == "READY"
+    assert "no checksums.json" in reason
+    allowing.close()
+
+
+def replace(version, make_model, seed):
+    """Put another model in place of a version, under its number, by hand."""
+    aside = version.folder.with_name("aside")
+    aside.mkdir()
+    make_model(seed=seed).save(aside)
+    write_checksums(aside)
+    shutil.rmtree(version.folder)
+    aside.rename(version.folder)
+
+
+@pytest.mark.parametrize("asked", ["current", "beside"])
+def test_another_model_under_the_same_number_is_seen(arm, make_model, serve, draw_rows, asked):
+    models = serve(arm, "arm/1" if asked == "current" else "arm/2")
+    before = models.load_version("arm", "1")
+    replace(arm.resolve("arm/1"), make_model, seed=9)
+    assert within(2, lambda: models.load_version("arm", "1") is not before)
+    if asked == "current":
+        assert within(2, lambda: models.find("arm") is models.load_version("arm", "1"))
+    rows = draw_rows(3)
+    served = models.load_version("arm", "1").model.predict(*rows).mean
+    assert torch.equal(served, make_model(seed=9).predict(*rows).mean)
+
+
+def test_the_same_model_once_more_is_not_read_anew(arm, serve):
+    models = serve(arm, "arm/2")
+    before = models.find("arm")
+    folder = arm.resolve("arm/2").folder
+    shutil.copytree(folder, folder.with_name("aside"))
+    shutil.rmtree(folder)
+    folder.with_name("aside").rename(folder)
+    time.sleep(0.6)
+    assert models.find("arm") is before
 
 
 def test_what_cannot_be_served(arm, tmp_path, metrics):
