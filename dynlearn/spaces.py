@@ -89,20 +89,53 @@ class DiscreteSpace(_Space):
         """Return what the columns of the one-hot code are called."""
         return tuple(f"{of}={self.start + choice}" for choice in range(self.n))
 
+    def choices(self, values: Any, rank: int, name: str = "action") -> NDArray[np.int64]:
+        """Return integers of the space, however they are written.
+
+        Args:
+            values: integers [...], or [..., 1], or one-hot [..., n].
+            rank: how many dimensions ``...`` are.
+            name: what they are called.
+
+        Raises:
+            InvalidInput: they are none of these, or one is not in the space.
+        """
+        given = np.asarray(values)
+        whole = given.dtype.kind in "iu" or not given.size
+        if given.ndim == rank + 1 and given.shape[-1] == 1 and whole:
+            given = given[..., 0]
+        elif given.ndim == rank + 1 and given.shape[-1] == self.n and given.dtype.kind in "iufb":
+            place = given.argmax(-1)
+            code = place[..., None] == np.arange(self.n)
+            if not np.array_equal(given, code):
+                raise InvalidInput(f"{name}: expected one 1 among zeros in each row, got others")
+            given = place + self.start
+        if given.ndim != rank or (given.dtype.kind not in "iu" and given.size):
+            raise InvalidInput(
+                f"{name}: expected integers of {rank} dimensions, or one-hot rows of {self.n}, got "
+                f"{given.dtype} of shape {list(given.shape)}"
+            )
+        self._require_own(given, name)
+        return given.astype(np.int64)
+
     def one_hot(self, values: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return the one-hot code [..., n] of integers [...].
 
         Raises:
             InvalidInput: one is not in the space.
         """
-        place = np.asarray(values, dtype=np.int64) - self.start
-        if place.size and (place.min() < 0 or place.max() >= self.n):
-            raise InvalidInput(
-                f"action: expected integers {self.start} to {self.start + self.n - 1}, "
-                f"got {place.min() + self.start} to {place.max() + self.start}"
-            )
-        code: NDArray[np.float32] = np.eye(self.n, dtype=np.float32)[place]
+        values = np.asarray(values, np.int64)
+        self._require_own(values, "action")
+        code: NDArray[np.float32] = np.eye(self.n, dtype=np.float32)[values - self.start]
         return code
+
+    def _require_own(self, values: NDArray[np.integer], name: str) -> None:
+        last = self.start + self.n - 1
+        if values.size and (values.min() < self.start or values.max() > last):
+            raise InvalidInput(
+                f"{name}: expected integers {self.start} to {last}, "
+                f"got {values.min()} to {values.max()}"
+            )
 
 
 ActionSpace = Annotated[BoxSpace | DiscreteSpace, Field(discriminator="kind")]

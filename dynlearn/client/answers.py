@@ -13,7 +13,7 @@ from dynlearn.errors import InvalidInput
 from dynlearn.protocol.metadata import ModelParameters
 
 Values = Any
-"""A numpy array that is not to be written to; a torch tensor of a client ``as_torch``."""
+"""A numpy array of the caller's own; a torch tensor of a client ``as_torch``."""
 
 
 class RemoteSpec(ModelParameters):

@@ -7,6 +7,7 @@ import numpy as np
 
 from dynlearn.errors import InvalidInput
 from dynlearn.protocol.tensors import Array
+from dynlearn.spaces import DiscreteSpace
 
 
 def as_float(name: str, values: Any, datatype: Literal["FP32", "FP64"] = "FP32") -> Array:
@@ -18,7 +19,8 @@ def as_float(name: str, values: Any, datatype: Literal["FP32", "FP64"] = "FP32")
     try:
         # What overflows becomes infinite, and the server refuses it by name.
         with np.errstate(over="ignore"):
-            return np.asarray(values, np.float64 if datatype == "FP64" else np.float32)
+            kind = np.float64 if datatype == "FP64" else np.float32
+            return np.asarray(_on_the_host(values), kind)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"{name}: expected rows of numbers ({error})") from error
 
@@ -29,13 +31,31 @@ def as_integers(name: str, values: Any) -> Array:
     Raises:
         InvalidInput: there is only one, or they are no integers.
     """
-    values = np.asarray(values)
+    values = np.asarray(_on_the_host(values))
     if not values.ndim:
         raise InvalidInput(f"{name}: expected integers, one a row, got the number {values}")
     if values.dtype.kind not in "iu" and values.size:
         raise InvalidInput(f"{name}: expected integers, got an array of {values.dtype}")
     integers: Array = values.astype(np.int64)
     return integers
+
+
+def as_choices(name: str, values: Any, space: DiscreteSpace, rank: int) -> Array:
+    """Return integers of a discrete space, given as such or one-hot.
+
+    Args:
+        name: what they are called.
+        values: [...], [..., 1] or one-hot.
+        space: of the actions.
+        rank: how many dimensions ``...`` are.
+
+    Raises:
+        InvalidInput: they are none, or not of the space.
+    """
+    try:
+        return space.choices(_on_the_host(values), rank, name)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"{name}: expected rows of one length ({error})") from error
 
 
 def as_integer(name: str, value: Any) -> int:
@@ -48,3 +68,8 @@ def as_integer(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError as error:
         raise InvalidInput(f"{name}: expected an integer, got {value!r}") from error
+
+
+def _on_the_host(values: Any) -> Any:
+    """Return a tensor of torch as one in main memory, and anything else as it is."""
+    return values.cpu() if hasattr(values, "cpu") else values

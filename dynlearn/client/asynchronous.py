@@ -7,33 +7,36 @@ from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
 from dynlearn.client.answers import RemotePrediction, RemoteRollout, RemoteSample, RemoteSpec
 from dynlearn.client.calls import ModelCalls
-from dynlearn.client.exchange import FRESH, KEPT, Answer, Exchange, Outcome, Result, Server, Step
+from dynlearn.client.certificates import Verify
+from dynlearn.client.connections import AsyncConnections
+from dynlearn.client.exchange import Exchange, Result, Server
 from dynlearn.config.choices import Propagation
 
 
 class AsyncDynamicsClient:
-    """A served model over HTTP, for one event loop; calls may run at the same time."""
+    """A served model over HTTP, for event loops; calls may run at the same time.
+
+    Each loop has connections of its own, which `asyncio.run` closes if nobody else does. It can be
+    sent to another process.
+    """
 
     def __init__(
         self,
         url: str,
         model: str,
-        version: str | None = None,
+        version: str | int | None = None,
         timeout: float = 30.0,
         *,
         retries: int = 5,
         token: str | None = None,
         as_torch: bool = False,
+        verify: Verify = True,
     ):
         """Name a served model; nothing is sent yet. All as for `DynamicsClient`."""
         self._calls = ModelCalls(Server(url, timeout, retries, token), model, version, as_torch)
-        verify = self._calls.server.is_https
-        self._kept = httpx.AsyncClient(limits=KEPT, trust_env=False, verify=verify)
-        self._fresh = httpx.AsyncClient(limits=FRESH, trust_env=False, verify=verify)
+        self._connections = AsyncConnections(self._calls.server.is_https, verify)
 
     @property
     def url(self) -> str:
@@ -101,9 +104,8 @@ class AsyncDynamicsClient:
         yield plan
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._kept.aclose()
-        await self._fresh.aclose()
+        """Close the connections; a later call opens others."""
+        await self._connections.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,16 +124,7 @@ class AsyncDynamicsClient:
             while True:
                 if step.pause:
                     await asyncio.sleep(step.pause)
-                step = exchange.send(await self._send(step))
+                step = exchange.send(await self._connections.send(step))
         except StopIteration as end:
             result: Result = end.value
             return result
-
-    async def _send(self, step: Step) -> Outcome:
-        http = self._fresh if step.fresh else self._kept
-        try:
-            async with asyncio.timeout(step.deadline.left):
-                answer = await http.send(step.request)
-        except (httpx.RequestError, TimeoutError) as error:
-            return error
-        return Answer(answer.status_code, answer.headers, answer.content)

@@ -6,32 +6,36 @@ P candidates, N particles, H horizon, G context.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
 from dynlearn.client.answers import RemotePrediction, RemoteRollout, RemoteSample, RemoteSpec
 from dynlearn.client.calls import ModelCalls
-from dynlearn.client.exchange import FRESH, KEPT, Answer, Exchange, Outcome, Result, Server, Step
+from dynlearn.client.certificates import Verify
+from dynlearn.client.connections import Connections
+from dynlearn.client.exchange import Exchange, Result, Server
 from dynlearn.config.choices import Propagation
 
 
 class DynamicsClient:
-    """A served model over HTTP, on connections that are kept; threads may share it."""
+    """A served model over HTTP, on connections that are kept; threads may share it.
+
+    It can be sent to another process, where it opens connections of its own.
+    """
 
     def __init__(
         self,
         url: str,
         model: str,
-        version: str | None = None,
+        version: str | int | None = None,
         timeout: float = 30.0,
         *,
         retries: int = 5,
         token: str | None = None,
         as_torch: bool = False,
+        verify: Verify = True,
     ):
         """Name a served model; nothing is sent yet.
 
@@ -45,16 +49,16 @@ class DynamicsClient:
                 bridge about 1.5 s; 20 bridge a server's restart.
             token: the bearer token; None takes the environment's ``DYNLEARN_TOKEN``, if any.
             as_torch: give torch tensors in place of numpy arrays.
+            verify: what an https server's certificate is checked by: the file of an authority or
+                a folder of them, or a context of `ssl`. True takes what ``SSL_CERT_FILE``,
+                ``SSL_CERT_DIR``, ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE`` names, else the
+                public authorities; False checks nothing.
 
         Raises:
             InvalidInput: one of these cannot be.
         """
         self._calls = ModelCalls(Server(url, timeout, retries, token), model, version, as_torch)
-        # A planner talks to its server directly, whatever proxy the environment names; and it
-        # takes 20 ms to read the certificates that http has no use for.
-        verify = self._calls.server.is_https
-        self._kept = httpx.Client(limits=KEPT, trust_env=False, verify=verify)
-        self._fresh = httpx.Client(limits=FRESH, trust_env=False, verify=verify)
+        self._connections = Connections(self._calls.server.is_https, verify)
 
     @property
     def url(self) -> str:
@@ -186,9 +190,8 @@ class DynamicsClient:
         yield plan
 
     def close(self) -> None:
-        """Close the connections."""
-        self._kept.close()
-        self._fresh.close()
+        """Close the connections; a later call opens others."""
+        self._connections.close()
 
     def __enter__(self) -> Self:
         return self
@@ -207,21 +210,7 @@ class DynamicsClient:
             while True:
                 if step.pause:
                     time.sleep(step.pause)
-                step = exchange.send(self._send(step))
+                step = exchange.send(self._connections.send(step))
         except StopIteration as end:
             result: Result = end.value
             return result
-
-    def _send(self, step: Step) -> Outcome:
-        http = self._fresh if step.fresh else self._kept
-        chunks = []
-        try:
-            with closing(http.send(step.request, stream=True)) as answer:
-                for chunk in answer.iter_bytes():
-                    chunks.append(chunk)
-                    # httpx limits the wait for each chunk alone.
-                    if step.deadline.left < 0:
-                        raise TimeoutError
-        except (httpx.RequestError, TimeoutError) as error:
-            return error
-        return Answer(answer.status_code, answer.headers, b"".join(chunks))

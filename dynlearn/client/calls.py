@@ -20,7 +20,7 @@ from dynlearn.client.answers import (
     RemoteSpec,
     Values,
 )
-from dynlearn.client.arguments import as_float, as_integer, as_integers
+from dynlearn.client.arguments import as_choices, as_float, as_integer, as_integers
 from dynlearn.client.exchange import Deadline, Exchange, Server
 from dynlearn.errors import CorruptData, InvalidInput, Unavailable, nearest
 from dynlearn.protocol.messages import HEADER_LENGTH, Message, decode_response, encode_request
@@ -33,12 +33,13 @@ from dynlearn.spaces import DiscreteSpace
 class ModelCalls:
     """The calls to one model, each an exchange that is still to be carried out."""
 
-    def __init__(self, server: Server, model: str, version: str | None, as_torch: bool):
+    def __init__(self, server: Server, model: str, version: str | int | None, as_torch: bool):
         self.server = server
         self._model = model
-        self._version = version
+        self._version = version = None if version is None else str(version)
         self._as_torch = as_torch
-        self._tensor = _import_torch().tensor if as_torch else None
+        if as_torch:
+            _import_torch()
         path = f"models/{quote(model, safe='')}"
         if version is not None:
             path += f"/versions/{quote(version, safe='')}"
@@ -126,7 +127,7 @@ class ModelCalls:
             parameters["environment"] = environment
         inputs = {
             "observations": (yield from self._observations("observations", observations, deadline)),
-            "actions": (yield from self._actions("actions", actions, deadline)),
+            "actions": (yield from self._actions("actions", actions, 3, deadline)),
         }
         if context is not None:
             inputs["context"] = as_float("context", context)
@@ -156,17 +157,17 @@ class ModelCalls:
     ) -> Exchange[dict[str, Array]]:
         return {
             "observation": (yield from self._observations("observation", observation, deadline)),
-            "action": (yield from self._actions("action", action, deadline)),
+            "action": (yield from self._actions("action", action, 1, deadline)),
         }
 
     def _observations(self, name: str, values: Any, deadline: Deadline) -> Exchange[Array]:
         spec = yield from self._known_spec(deadline)
         return as_float(name, values, spec.observation_datatype)
 
-    def _actions(self, name: str, values: Any, deadline: Deadline) -> Exchange[Array]:
+    def _actions(self, name: str, values: Any, rank: int, deadline: Deadline) -> Exchange[Array]:
         spec = yield from self._known_spec(deadline)
         if isinstance(spec.action_space, DiscreteSpace):
-            return as_integers(name, values)
+            return as_choices(name, values, spec.action_space, rank)
         return as_float(name, values)
 
     def _compute(
@@ -197,10 +198,9 @@ class ModelCalls:
                 f"({error}); check the address and the server's version"
             ) from error
         self._require_version(response.model_version)
-        if self._tensor is not None:
-            return {name: self._tensor(values) for name, values in arrays.items()}, (
-                response.model_version
-            )
+        if self._as_torch:
+            tensor = _import_torch().tensor
+            arrays = {name: tensor(values) for name, values in arrays.items()}
         return arrays, response.model_version
 
     def _require_version(self, version: str) -> None:

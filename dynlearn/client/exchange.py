@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from dynlearn.client.certificates import explain_tls
 from dynlearn.errors import (
     DeadlineExceeded,
     DynlearnError,
@@ -30,10 +31,6 @@ from dynlearn.errors import (
     Unavailable,
 )
 from dynlearn.protocol.messages import Message
-
-KEPT = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=30)
-FRESH = httpx.Limits(max_connections=100, max_keepalive_connections=0)
-"""The connections of requests, and those of requests whose first connection was lost."""
 
 TOKEN_VARIABLE = "DYNLEARN_TOKEN"
 
@@ -84,7 +81,7 @@ class Answer(NamedTuple):
 
     status: int
     headers: httpx.Headers
-    body: bytes
+    body: bytearray
 
 
 class Step(NamedTuple):
@@ -192,8 +189,17 @@ class Server:
                 f"expected an answer from {self.url} within {self._timeout} s, got none; "
                 "ask for fewer rows, or with a longer timeout"
             )
+        tls = explain_tls(error, self.url)
+        if tls is not None:
+            return Unavailable(tls)
+        if isinstance(error, httpx.ConnectError):
+            return Unavailable(
+                f"expected a server at {self.url}, got none ({error}); start one with "
+                "`dynlearn serve`"
+            )
         return Unavailable(
-            f"expected a server at {self.url}, got none ({error}); start one with `dynlearn serve`"
+            f"expected an answer from {self.url}, got none ({error or type(error).__name__}); "
+            "see whether a server of dynlearn is there, and what its log says"
         )
 
 
@@ -211,7 +217,7 @@ def _scheme(url: str) -> str:
 def _pause(outcome: Outcome, attempt: int) -> float:
     """Return the seconds until the next attempt; infinity where there must be none."""
     backoff = random.uniform(0, min(_FIRST_PAUSE * 2 ** min(attempt, 10), _LONGEST_PAUSE))
-    if isinstance(outcome, _LOSSES):
+    if isinstance(outcome, _LOSSES) and explain_tls(outcome, "") is None:
         return backoff
     if isinstance(outcome, Answer) and outcome.status == httpx.codes.SERVICE_UNAVAILABLE:
         asked = outcome.headers.get("Retry-After", "")

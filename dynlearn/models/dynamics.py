@@ -160,7 +160,7 @@ class DynamicsModel:
         """
         self.require_full_state()
         observation = self.as_observation(observation)
-        actions = self.as_tensor(inputs.encode_actions(self.spec.action_space, actions))
+        actions = self.as_tensor(inputs.encode_actions(self.spec.action_space, actions, 3))
         inputs.check_columns(self.spec, observation, actions)
         return rollout(self, observation, actions, particles, propagation, seed)
 

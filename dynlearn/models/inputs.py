@@ -35,16 +35,24 @@ def as_tensor(values: Any, device: torch.device, dtype: torch.dtype = torch.floa
         raise InvalidInput(f"expected an array of numbers, got {error}") from error
 
 
-def encode_actions(space: ActionSpace, actions: Any) -> Any:
-    """Return integers of a discrete space one-hot, and anything else as it is.
+def encode_actions(space: ActionSpace, actions: Any, rank: int) -> Any:
+    """Return the choices of a discrete space one-hot, and anything else as it is.
+
+    Args:
+        space: of the actions.
+        actions: choices as integers [...] or [..., 1], or one-hot [..., A].
+        rank: how many dimensions ``...`` are.
 
     Raises:
-        InvalidInput: an integer is not of the space.
+        InvalidInput: one is not of the space.
     """
     if not isinstance(space, DiscreteSpace):
         return actions
-    actions = np.asarray(actions.cpu() if isinstance(actions, Tensor) else actions)
-    return space.one_hot(actions) if np.issubdtype(actions.dtype, np.integer) else actions
+    try:
+        given = actions.cpu() if isinstance(actions, Tensor) else actions
+        return space.one_hot(space.choices(given, rank))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"action: expected rows of one length ({error})") from error
 
 
 def as_observation(spec: ModelSpec, values: Any, device: torch.device) -> Tensor:
@@ -74,7 +82,7 @@ def check_rows(
         InvalidInput: a shape is wrong, or they are not numbers.
     """
     observation = as_observation(spec, observation, device)
-    action = as_tensor(encode_actions(spec.action_space, action), device)
+    action = as_tensor(encode_actions(spec.action_space, action, 1), device)
     _check_columns(spec, observation, action, "rows")
     if len(observation) != len(action):
         raise InvalidInput(
@@ -93,6 +101,8 @@ def check_member(member: Any, rows: int, members: int, device: torch.device) -> 
     if isinstance(member, np.ndarray):
         member = np.require(member, requirements=["C", "W"])
     chosen = torch.as_tensor(member, dtype=torch.int64, device=device)
+    if chosen.shape == (rows, 1):
+        chosen = chosen[:, 0]
     if chosen.shape != (rows,):
         raise InvalidInput(f"member: expected shape [{rows}], got {list(chosen.shape)}")
     if not ((chosen >= 0) & (chosen < members)).all():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dynlearn.client import DynamicsClient, RemotePrediction
+from dynlearn.client.answers import Values
 from dynlearn.distributions.gaussian import FullGaussian
 from dynlearn.errors import InvalidInput, Unavailable
 from dynlearn.rollout.returns import Estimator, Returns
@@ -61,14 +62,14 @@ class RemoteDynamics:
         """
         action = self._in_the_space(action)
         if member is None or noise is None:
-            return torch.tensor(self._predict(observation, action, member, "mean").mean)
+            return _as_tensor(self._predict(observation, action, member, "mean").mean)
         if self._is_full:
             prediction = self._predict(observation, action, member, "mean", "member_scale_trils")
-            scale_tril = torch.tensor(prediction.member_scale_trils[0])
-            return FullGaussian(torch.tensor(prediction.mean), scale_tril).sample(noise)
+            scale_tril = _as_tensor(prediction.member_scale_trils[0])
+            return FullGaussian(_as_tensor(prediction.mean), scale_tril).sample(noise)
         prediction = self._predict(observation, action, member, "mean", "variance")
-        std = torch.tensor(prediction.variance).sqrt_()
-        return torch.addcmul(torch.tensor(prediction.mean), std, noise)
+        std = _as_tensor(prediction.variance).sqrt_()
+        return torch.addcmul(_as_tensor(prediction.mean), std, noise)
 
     def judge(
         self,
@@ -106,7 +107,7 @@ class RemoteDynamics:
             ("returns", "return_std"),
         )
         self._require_version(answer.model_version)
-        score, std = torch.tensor(answer.returns), torch.tensor(answer.return_std)
+        score, std = _as_tensor(answer.returns), _as_tensor(answer.return_std)
         # What is not finite can only travel as the lowest number.
         score = score.masked_fill_(score == torch.finfo(torch.float32).min, -torch.inf)
         return Returns(score + estimator.risk_aversion * std, std, score)
@@ -127,3 +128,8 @@ class RemoteDynamics:
                 f"expected version {self._version} of the served model throughout a plan, got "
                 f"version {version}; plan anew"
             )
+
+
+def _as_tensor(values: Values) -> Tensor:
+    """Return what a client has fetched, which is a tensor already if it is ``as_torch``."""
+    return values if isinstance(values, Tensor) else torch.tensor(values)

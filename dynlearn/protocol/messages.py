@@ -98,8 +98,10 @@ def decode_request(body: bytes, header_length: str | None) -> InferRequest:
     )
 
 
-def decode_response(body: bytes, header_length: str | None) -> InferResponse:
+def decode_response(body: bytes | bytearray, header_length: str | None) -> InferResponse:
     """Read an answer from an HTTP body and the value of its `HEADER_LENGTH` header.
+
+    What is binary in it is a view of the body, which may be written to if that may.
 
     Raises:
         InvalidInput: the body is not an answer; the message names the field.
@@ -165,7 +167,9 @@ def encode_response(
 _Kind = TypeVar("_Kind", bound=Document)
 
 
-def _open(body: bytes, header_length: str | None, kind: type[_Kind]) -> tuple[_Kind, Blobs]:
+def _open(
+    body: bytes | bytearray, header_length: str | None, kind: type[_Kind]
+) -> tuple[_Kind, Blobs]:
     """Parse the JSON of a body; the tensors after it are still to be taken."""
     length = len(body) if header_length is None else _parse_length(header_length, len(body))
     try:

@@ -26,7 +26,7 @@ _DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 class Blobs:
     """The bytes after the JSON, taken tensor by tensor."""
 
-    def __init__(self, body: bytes, offset: int):
+    def __init__(self, body: bytes | bytearray, offset: int):
         self._body = body
         self._offset = offset
 

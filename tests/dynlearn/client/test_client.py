@@ -179,11 +179,115 @@ def test_discrete_actions(urls, rows):
     choices = np.array([-1, 0, 1, 1, 0, -1], np.int8)
     with DynamicsClient(urls["walk"], "walk") as client:
         found = client.predict(rows[0], choices)
-        with pytest.raises(InvalidInput, match=r"action: expected integers, got .* float64"):
+        with pytest.raises(InvalidInput, match=r"action: expected integers .*, got float64"):
             client.predict(rows[0], choices * 0.5)
         with pytest.raises(InvalidInput, match="action: expected integers -1 to 1, got 0 to 2"):
             client.predict(rows[0], choices + 1)
     np.testing.assert_array_equal(found.mean, MODELS["walk"].predict(rows[0], choices).mean)
+
+
+def choices_in_every_form(choices, n, start):
+    """Integers, in a column, and one-hot: by what they are."""
+    code = np.eye(n)[choices - start]
+    return {
+        "integers": choices,
+        "a list": choices.tolist(),
+        "int8": choices.astype(np.int8),
+        "a column": choices[..., None],
+        "one-hot": code,
+        "float32": code.astype(np.float32),
+        "one-hot integers": code.astype(np.int64),
+        "a tensor": torch.from_numpy(choices),
+        "a tensor's column": torch.from_numpy(choices)[..., None],
+        "a one-hot tensor": torch.from_numpy(code),
+    }
+
+
+def test_choices_mean_the_same_in_every_form_both_ways(urls, rows):
+    model, choices = MODELS["walk"], np.array([-1, 0, 1, 1, 0, -1])
+    expected = model.predict(rows[0], choices).mean
+    sequences = choices.reshape(1, 2, 3)
+    imagined = model.rollout(rows[0][:1], sequences, particles=4, seed=3).particles
+    with DynamicsClient(urls["walk"], "walk") as client:
+        for form, given in choices_in_every_form(choices, 3, -1).items():
+            assert torch.equal(model.predict(rows[0], given).mean, expected), form
+            np.testing.assert_array_equal(client.predict(rows[0], given).mean, expected), form
+            drawn = model.sample(rows[0], given, seed=5)[0]
+            np.testing.assert_array_equal(client.sample(rows[0], given, 5).value, drawn)
+        for form, given in choices_in_every_form(sequences, 3, -1).items():
+            inside = model.rollout(rows[0][:1], given, particles=4, seed=3).particles
+            assert torch.equal(inside, imagined), form
+            outside = client.rollout(rows[0][:1], given, 4, seed=3, outputs=("particles",))
+            np.testing.assert_array_equal(outside.particles, imagined)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [0.0, 1, 0, 1, 0, 1],
+        np.full((6, 3), 1 / 3),
+        np.ones((6, 3)),
+        np.zeros((6, 3)),
+        np.zeros((6, 2)),
+        np.zeros((6, 1)),
+        np.full((6, 3), np.nan),
+        [0, 1, 2, 0, 1, 0],
+        [[0], [1], [2], [0], [1], [0]],
+        [[0, 1, 0], [1, 0]] * 3,
+        [None] * 6,
+        ["a"] * 6,
+        0,
+    ],
+)
+def test_what_is_no_choice_is_refused_both_ways(urls, rows, wrong):
+    with DynamicsClient(urls["walk"], "walk") as client:
+        for way in (MODELS["walk"], client):
+            with pytest.raises(InvalidInput, match="action: expected"):
+                way.predict(rows[0], wrong)
+
+
+def test_what_comes_is_the_callers_own(urls, rows):
+    """Consumers write in place, and torch warns of arrays that are not to be written to."""
+    with DynamicsClient(urls["arm"], "arm") as client:
+        prediction = client.predict(*rows, ("mean", "variance", "member_means"))
+        arrays = [*prediction.arrays.values(), client.sample(*rows, 1).value]
+        rollout = client.rollout(rows[0][:1], rows[1].reshape(1, 2, 3, 2), outputs=("particles",))
+    for array in (*arrays, rollout.particles):
+        array += 1
+        torch.from_numpy(array)
+    np.testing.assert_array_equal(prediction.mean, MODELS["arm"].predict(*rows).mean.numpy() + 1)
+
+    async def ask():
+        async with AsyncDynamicsClient(urls["arm"], "arm") as client:
+            return await client.predict(*rows, ("mean",))
+
+    assert asyncio.run(ask()).mean.flags.writeable
+
+
+@pytest.mark.parametrize("name", ["arm", "full", "walk"])
+def test_remote_dynamics_of_a_client_of_tensors(urls, rows, name):
+    actions = torch.from_numpy(rows[1].reshape(1, 2, 3, 2))
+    if name == "walk":
+        actions = torch.eye(3)[torch.tensor([[[0, 1, 2], [2, 2, 1]]])]
+    observation = torch.from_numpy(rows[0][:1])
+
+    def imagined(**options):
+        with DynamicsClient(urls[name], name, **options) as client:
+            dynamics = RemoteDynamics(client)
+            return rollout(dynamics, observation, actions, 4, "ts1", 0).particles
+
+    assert torch.equal(imagined(as_torch=True), imagined())
+
+
+def test_versions_and_numbers_of_numpy(urls, rows):
+    with DynamicsClient(urls["arm"], "arm", np.int64(1)) as client:
+        assert client.predict(*rows, ("mean",)).model_version == "1"
+        sample = client.sample(*rows, np.int64(3)).value
+        np.testing.assert_array_equal(sample, client.sample(*rows, 3).value)
+        options = dict(particles=np.int32(4), seed=np.uint64(3), discount=np.float32(0.5))
+        actions = rows[1].reshape(1, 2, 3, 2)
+        found = client.rollout(rows[0][:1], actions, outputs=("particles",), **options)
+    assert found.particles.shape == (1, 2, 4, 3, 4)
 
 
 def test_refusals_of_the_server_become_our_errors(client, urls, rows):

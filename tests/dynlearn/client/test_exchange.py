@@ -430,7 +430,7 @@ def test_retries_end(server, connect):
         predict(connect(retries=2))
     assert len(server.requests) == 3
     server.script = [reset]
-    with pytest.raises(Unavailable, match=f"expected a server at {server.url}"):
+    with pytest.raises(Unavailable, match=f"expected an answer from {server.url}, got none"):
         predict(connect(retries=0))
     assert len(server.requests) == 4
 

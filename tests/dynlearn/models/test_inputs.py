@@ -27,6 +27,8 @@ def test_discrete_actions_are_one_hot(make_model: MakeModel) -> None:
     for action in ([3, 1], np.array([3, 1]), np.array([3, 1], np.uint8), torch.tensor([3, 1])):
         found = model.predict(observation, action)
         assert torch.equal(found.member_means, expected.member_means)
+    column = model.predict(observation, np.array([[3], [1]]))
+    assert torch.equal(column.member_means, expected.member_means)
     for wrong in ([0, 1], [1, 4]):
         with pytest.raises(InvalidInput, match=r"action: expected integers 1 to 3, got"):
             model.predict(observation, wrong)

@@ -26,9 +26,10 @@ def check_inputs(
 
     Args:
         spec: of the model.
-        tensors: ``observation`` [N, O] and ``action`` [N, A], or integers [N] or [N, 1] where
-            actions are discrete; optionally ``member``, integers [N] or [N, 1], which member alone
-            answers each row, and ``context`` [N, G], the goal of a learned reward.
+        tensors: ``observation`` [N, O] and ``action`` [N, A], or integers [N] or [N, 1], or
+            one-hot, where actions are discrete; optionally ``member``, integers [N] or [N, 1],
+            which member alone answers each row, and ``context`` [N, G], the goal of a learned
+            reward.
         members: which members make up the mixture.
         actions_outside: what becomes of actions outside their bounds.
         context_size: G.
@@ -87,7 +88,7 @@ def check_actions(
     spec: ModelSpec,
     actions_outside: ActionsOutside,
 ) -> Array:
-    """Return actions [..., A], or integers [...] where they are discrete.
+    """Return actions [..., A], or integers [...] where they are discrete, one-hot or not.
 
     Args:
         name: what they are called.
@@ -101,9 +102,7 @@ def check_actions(
     """
     space = spec.action_space
     if isinstance(space, DiscreteSpace):
-        choices = _as_integers(name, values, dimensions)
-        _require_between(name, choices, space.start, space.start + space.n - 1)
-        return choices
+        return space.choices(values, len(dimensions), name)
     actions = as_float32(name, values)
     require_shape(name, actions, dimensions, space.size)
     low, high = (np.array(bound, np.float32) for bound in spec.action_bounds)

@@ -64,7 +64,7 @@ def test_discrete_actions_and_some_target_columns(walking, make_model, http, row
     assert answer["outputs"][0]["shape"] == [ROWS, 2]
     assert metadata["inputs"][1] == {"name": "action", "datatype": "INT64", "shape": [-1]}
     assert metadata["parameters"]["target_columns"] == [3, 1]
-    assert "action: expected datatype INT64" in wrong.json()["error"]
+    assert "action: expected integers" in wrong.json()["error"]
     assert "action: expected integers 1 to 3, got 0 to 2" in outside.json()["error"]
 
 
