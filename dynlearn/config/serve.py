@@ -19,6 +19,11 @@ class ServeConfig(Config):
         (), description="what else callers without tokens may call the server, commas between"
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="path under which a proxy shows the server, such as /dynlearn",
+    )
     device: Device = Field("auto", description="auto takes CUDA where there is one")
     precision: PredictionPrecision = Field("float32", description=PRECISION)
     replicas: int | None = Field(

@@ -12,7 +12,11 @@ from dynlearn_services.server.service import Service
 
 
 def create_app(service: Service) -> FastAPI:
-    """Return the application over a service."""
+    """Return the application over a service.
+
+    Raises:
+        InvalidInput: the configured root path is one of the routes' own.
+    """
     app = FastAPI(
         title="dynlearn",
         summary="Dynamics models in the Open Inference Protocol v2",
@@ -21,5 +25,7 @@ def create_app(service: Service) -> FastAPI:
         openapi_url=None,
     )
     app.add_middleware(Entry, routes=ROUTES, service=service)
+    # Not with the first request: what cannot be is to be said at once.
+    app.middleware_stack = app.build_middleware_stack()
     app.openapi = partial(describe_routes, app, ROUTES, service)  # type: ignore[method-assign]
     return app

@@ -5,7 +5,7 @@ and its line in the log carry its id.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from dynlearn_services.server.http.errors import answer_error
 from dynlearn_services.server.http.limits import send_in_time
 from dynlearn_services.server.http.log import REQUEST_ID, Line, RequestLog
 from dynlearn_services.server.routes.matcher import Matcher, split_path
+from dynlearn_services.server.routes.root import Root
 from dynlearn_services.server.routes.route import Route
 from dynlearn_services.server.service import Service
 
@@ -27,10 +28,16 @@ logger = logging.getLogger(__name__)
 class Entry:
     """An ASGI application that answers all of HTTP, and passes on what else a server sends."""
 
-    def __init__(self, app: ASGIApp, routes: Iterable[Route], service: Service):
+    def __init__(self, app: ASGIApp, routes: Sequence[Route], service: Service):
+        """Make what all requests pass.
+
+        Raises:
+            InvalidInput: the configured root path is one of the routes' own.
+        """
         self._app = app
         self._service = service
         self._matcher = Matcher(routes)
+        self._root = Root(service.config.root_path, routes)
         self._access = service.access
         self._log = RequestLog(service.config.log)
         # Ray Serve's proxy gives every request an id, and sends it back, by itself.
@@ -71,7 +78,7 @@ class Entry:
 
     def _admit(self, request: Request, line: Line) -> tuple[Route, Mapping[str, str]]:
         """Return the route that a request is for, if its caller may ask for it."""
-        match = self._matcher.find(split_path(request.scope))
+        match = self._matcher.find(self._root.within(split_path(request.scope)))
         if match is None:
             # What there is not is nobody's business, and a mistake here opens nothing.
             line.caller = self._access.require(request.headers, "admin")

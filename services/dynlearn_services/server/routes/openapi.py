@@ -39,6 +39,8 @@ def describe_routes(app: FastAPI, routes: Iterable[Route], service: Service) -> 
     examples = examples_of(service)
     asks_for_tokens = service.access.asks_for_tokens()
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=[])
+    if service.config.root_path:
+        document["servers"] = [{"url": service.config.root_path}]
     document["components"] = components = {"schemas": _schemas(shown)}
     for route in shown:
         # Nothing changes what is served because someone tries what the page shows.

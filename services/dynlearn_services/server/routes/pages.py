@@ -19,7 +19,7 @@ _FILES = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
 
 async def show_page(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
     """Return the page on which calls can be tried."""
-    root = request.scope.get("root_path", "")
+    root = service.config.root_path
     return get_swagger_ui_html(
         openapi_url=f"{root}{DOCUMENT}",
         title=f"{request.app.title} - Swagger UI",
