@@ -15,6 +15,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from dynlearn_services.server.figures import Family, read_figures
+
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000)
 _MODEL = ("model", "version")
@@ -137,3 +139,7 @@ class Metrics:
     def page(self) -> tuple[bytes, str]:
         """Return the page that Prometheus reads, and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def figures(self) -> list[Family]:
+        """Return what has been counted, to be sent to other replicas."""
+        return read_figures(self._registry)

@@ -3,17 +3,21 @@
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from math import ceil, floor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dynlearn.compute import pick_device
 from dynlearn.config import ServeConfig
 from dynlearn.config.choices import Device
 from dynlearn.errors import Unavailable
 from dynlearn.registry import Registry
 from dynlearn_services.ray_cluster import ray_cluster
 from dynlearn_services.server.address import listen, required_tokens, url_of
+from dynlearn_services.server.board import Board
 from dynlearn_services.tokens import Tokens
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 # Requests under way in one replica, above which another is started.
 _ONGOING_REQUESTS = 16
@@ -23,12 +27,19 @@ _MOST_ONGOING_REQUESTS = 1024
 class Replica:
     """One copy of the server, in a process of its own."""
 
-    def __init__(self, config: ServeConfig, registry_root: Path, tokens: Tokens | None):
-        """Load the models, run each once, and watch the registry."""
+    def __init__(
+        self,
+        config: ServeConfig,
+        registry_root: Path,
+        tokens: Tokens | None,
+        board: "ActorHandle[Board]",
+    ):
+        """Load the models, run each once, watch the registry, and join the other replicas."""
         from dynlearn_services.server.service import Service
 
         self._service = Service(config, registry_root, tokens)
         self._service.warm_up()
+        self._service.join(board)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the application."""
@@ -55,7 +66,8 @@ def running_replicas(
 ) -> Iterator[str]:
     """Serve models from up to so many processes as configured, and yield the address when ready.
 
-    Replicas come and go with the requests under way. On GPUs each has an equal share of one.
+    Replicas come and go with the requests under way. On GPUs each has an equal share of one. What
+    is loaded and unloaded holds for all, and the metrics are those of all.
 
     Raises:
         InvalidInput: the port is in use, the host is none to listen on, or needs tokens.
@@ -86,11 +98,13 @@ def running_replicas(
 
 
 def _start(config: ServeConfig, registry_root: Path, tokens: Tokens | None, replicas: int) -> None:
+    import ray
     from ray import serve
 
+    gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
     deploy = serve.deployment(
         name="dynlearn",
-        ray_actor_options=_share(config.device, replicas),
+        ray_actor_options=share(config.device, replicas, gpus),
         max_ongoing_requests=_MOST_ONGOING_REQUESTS,
         graceful_shutdown_timeout_s=config.grace_seconds,
         autoscaling_config={
@@ -100,18 +114,32 @@ def _start(config: ServeConfig, registry_root: Path, tokens: Tokens | None, repl
             "target_ongoing_requests": _ONGOING_REQUESTS,
         },
     )
+    board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Board).remote()
     try:
         served = deploy(serve.ingress()(Replica))
-        serve.run(served.bind(config, registry_root, tokens), name="dynlearn")
+        serve.run(served.bind(config, registry_root, tokens, board), name="dynlearn")
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]
         raise Unavailable(f"expected replicas to start, got {reason}") from error
 
 
-def _share(device: Device, replicas: int) -> dict[str, float]:
-    """Return what Ray is to set aside for a replica."""
-    if pick_device(device).type != "cuda":
-        return {"num_cpus": 1}
-    import torch
+def share(device: Device, replicas: int, gpus: int) -> dict[str, float]:
+    """Return what Ray is to set aside for a replica.
 
-    return {"num_cpus": 1, "num_gpus": min(1.0, torch.cuda.device_count() / replicas)}
+    Args:
+        device: to run on.
+        replicas: so many at most.
+        gpus: of the cluster, whatever this machine has.
+
+    Raises:
+        Unavailable: GPUs are asked for, and the cluster has none.
+    """
+    if device == "cuda" and not gpus:
+        raise Unavailable(
+            "device: expected GPUs in the Ray cluster, got none; use --device cpu, or another "
+            "RAY_ADDRESS"
+        )
+    if device == "cpu" or not gpus:
+        return {"num_cpus": 1}
+    # As many on each GPU as on any other. Ray counts in ten thousandths, and must not round up.
+    return {"num_cpus": 1, "num_gpus": floor(10_000 / ceil(replicas / gpus)) / 10_000}

@@ -1,7 +1,7 @@
 """Service: everything behind the HTTP application, opened and closed together."""
 
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -15,7 +15,13 @@ from dynlearn_services.server.inference.thread import Inference
 from dynlearn_services.server.metrics import Metrics
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.models.served_models import ServedModels
+from dynlearn_services.server.peers import Peers
 from dynlearn_services.tokens import Tokens
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from dynlearn_services.server.board import Board
 
 
 class Service:
@@ -63,6 +69,7 @@ class Service:
             config.batch_wait_ms / 1000,
             self.metrics,
         )
+        self._peers: Peers | None = None
         self.metrics.watch_pending(lambda: self.inference.pending)
 
     def warm_up(self) -> None:
@@ -73,8 +80,48 @@ class Service:
 
         self.models.open(run)
 
+    def join(self, board: "ActorHandle[Board]") -> None:
+        """Be one of several replicas from now on, which share what is ordered and counted.
+
+        Raises:
+            Unavailable: the board does not answer.
+        """
+        self._peers = Peers(board, self.models, self.metrics)
+
+    def load(self, name: str) -> None:
+        """Serve a model, in all replicas.
+
+        Raises:
+            NotFound: there is no such model.
+            Unavailable: the version is damaged, or other replicas do not hear of it.
+        """
+        self.models.load(name)
+        if self._peers is not None:
+            self._peers.order(name, served=True)
+
+    def unload(self, name: str) -> None:
+        """Serve a model no more, in no replica.
+
+        Raises:
+            NotFound: no model of this name is served.
+            Unavailable: other replicas do not hear of it.
+        """
+        self.models.unload(name)
+        if self._peers is not None:
+            self._peers.order(name, served=False)
+
+    def page(self) -> tuple[bytes, str]:
+        """Return the page that Prometheus reads, of all replicas, and its content type.
+
+        Raises:
+            Unavailable: they do not say what they have counted.
+        """
+        return self.metrics.page() if self._peers is None else self._peers.page()
+
     def close(self) -> None:
         """Stop watching, finish what waits, and end the thread."""
+        if self._peers is not None:
+            self._peers.close()
         self.models.close()
         self.inference.close()
 

@@ -167,14 +167,15 @@ class ServedModels:
             self._follow(served, version)
             self._wanted.add(name)
 
-    def unload(self, name: str) -> None:
+    def unload(self, name: str, whether_served_or_not: bool = False) -> None:
         """Serve a model no more.
 
         Raises:
-            NotFound: no model of this name is served.
+            NotFound: no model of this name is served, though it must be.
         """
         with self._loading:
-            self._require(name)
+            if not whether_served_or_not:
+                self._require(name)
             self._wanted.remove(name)
             self._served = {key: value for key, value in self._served.items() if key != name}
             self._metrics.observe_versions(name, None, ())

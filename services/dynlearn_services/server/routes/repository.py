@@ -64,9 +64,9 @@ async def load(service: Service, request: Request, parts: Mapping[str, str]) -> 
 
     Raises:
         NotFound: there is no such model.
-        CorruptData: its version is truncated or altered.
+        Unavailable: its version is damaged, or other replicas do not hear of it.
     """
-    await asyncio.to_thread(service.models.load, parts["name"])
+    await asyncio.to_thread(service.load, parts["name"])
     return answer_json(EmptyDocument())
 
 
@@ -75,6 +75,7 @@ async def unload(service: Service, request: Request, parts: Mapping[str, str]) -
 
     Raises:
         NotFound: no model of this name is served.
+        Unavailable: other replicas do not hear of it.
     """
-    await asyncio.to_thread(service.models.unload, parts["name"])
+    await asyncio.to_thread(service.unload, parts["name"])
     return answer_json(EmptyDocument())

@@ -1,5 +1,6 @@
 """The calls about the server itself."""
 
+import asyncio
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -58,6 +59,10 @@ async def ready(service: Service, request: Request, parts: Mapping[str, str]) ->
 
 
 async def metrics(service: Service, request: Request, parts: Mapping[str, str]) -> Response:
-    """Return the page that Prometheus reads."""
-    content, kind = service.metrics.page()
+    """Return the page that Prometheus reads, of all replicas together.
+
+    Raises:
+        Unavailable: they do not say what they have counted.
+    """
+    content, kind = await asyncio.to_thread(service.page)
     return Response(content, headers={"Content-Type": kind})
