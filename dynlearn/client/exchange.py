@@ -14,7 +14,7 @@ import reprlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import count
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, SupportsFloat, SupportsIndex, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -114,12 +114,12 @@ class Server:
         Raises:
             InvalidInput: one of them cannot be.
         """
-        self.url = url.rstrip("/")
+        self.url = str(url).rstrip("/")
         self.is_https = _scheme(self.url) == "https"
-        if not 0 < timeout <= _LONGEST_TIMEOUT:
-            raise InvalidInput(f"timeout: expected seconds, at most a day, got {timeout}")
-        if retries < 0:
-            raise InvalidInput(f"retries: expected 0 or more, got {retries}")
+        if not (isinstance(timeout, SupportsFloat) and 0 < float(timeout) <= _LONGEST_TIMEOUT):
+            raise InvalidInput(f"timeout: expected seconds, at most a day, got {timeout!r}")
+        if not (isinstance(retries, SupportsIndex) and retries.__index__() >= 0):
+            raise InvalidInput(f"retries: expected 0 or more, got {retries!r}")
         self._timeout = timeout
         self._retries = retries
         # Between neighbours compression costs more time than it saves.

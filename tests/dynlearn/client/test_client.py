@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -599,3 +600,25 @@ def test_a_pinned_plan_keeps_its_version_while_another_is_served(tmp_path, rows)
         assert both(plan) == plan.spec.version == "1"
         with client.pin() as later:
             assert both(later) == "2"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timeout": None},
+        {"timeout": "30"},
+        {"timeout": float("nan")},
+        {"retries": None},
+        {"retries": 1.5},
+        {"retries": -1},
+    ],
+)
+def test_patience_to_refuse(wrong):
+    with pytest.raises(InvalidInput, match=f"{next(iter(wrong))}: expected"):
+        DynamicsClient("http://127.0.0.1:1", "arm", **wrong)
+
+
+def test_an_address_is_whatever_writes_itself_as_one():
+    url = httpx.URL("http://127.0.0.1:1/")
+    with DynamicsClient(url, "arm", timeout=np.float32(2), retries=np.int64(3)) as client:
+        assert client.url == "http://127.0.0.1:1"

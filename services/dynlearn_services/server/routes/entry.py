@@ -4,6 +4,7 @@ It is matched once, its role is checked, and its call runs; no other router has 
 and its line in the log carry its id.
 """
 
+import errno
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dynlearn.errors import DynlearnError
+from dynlearn.errors import DynlearnError, Unavailable
 from dynlearn_services.server.http.errors import answer_error
 from dynlearn_services.server.http.limits import send_in_time
 from dynlearn_services.server.http.log import REQUEST_ID, Line, RequestLog
@@ -21,6 +22,8 @@ from dynlearn_services.server.routes.matcher import Matcher, split_path
 from dynlearn_services.server.routes.root import Root
 from dynlearn_services.server.routes.route import Route
 from dynlearn_services.server.service import Service
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,14 @@ class Entry:
             return await route.call(self._service, request, parts)
         except (DynlearnError, HTTPException) as error:
             return answer_error(line.method, line.path, error)
+        except OSError as error:
+            if error.errno not in _SHORTAGES:
+                logger.exception("%s %s", line.method, line.path)
+                return answer_error(line.method, line.path, error)
+            # It passes, and its place in the program tells nothing.
+            logger.error("%s %s: %s", line.method, line.path, error.strerror)
+            shortage = Unavailable(f"{error.strerror}: ask again in a moment")
+            return answer_error(line.method, line.path, shortage)
         except Exception as error:
             logger.exception("%s %s", line.method, line.path)
             return answer_error(line.method, line.path, error)
