@@ -67,7 +67,7 @@ def secrets(tokens):
 
 @pytest.fixture(scope="module")
 def url(walking, tokens, secrets):
-    config = ServeConfig(model="arm,walk", port=0, replicas=2, host="0.0.0.0")
+    config = ServeConfig(model="arm,walk", port=0, replicas=2, host="0.0.0.0", root_path="/robots")
     with running_replicas(config, walking.root, tokens) as url:
         yield url.replace("0.0.0.0", "127.0.0.1")
 
@@ -111,6 +111,9 @@ def test_all_replicas_ask_for_tokens(ask, tokens):
         assert refused.status_code == 403
     assert ask("/v2/health/live").status_code == 200
     assert ask("/v2/health/live", method="HEAD").status_code == 200
+    assert ask("/robots/v2/health/live").status_code == 200
+    assert "/robots/openapi.json" in ask("/robots/docs").text
+    assert ask("/robots/v2/models/arm").status_code == 401
     secret = tokens.create("guest", "read")
     time.sleep(1)
     assert {ask("/v2", secret=secret).status_code for _ in range(20)} == {200}
