@@ -130,12 +130,13 @@ class Tokens:
             InvalidInput: the file cannot be written.
             Busy: others have been writing all the while.
         """
+        if not self.path.exists():
+            # Nor is a folder to be made for its lock.
+            raise _not_found(name, ())
         with self._writing() as tokens:
             known = [token.name for token in tokens]
             if name not in known:
-                raise NotFound(
-                    f"expected the name of a token, got {name!r}; {nearest(name, known)}"
-                )
+                raise _not_found(name, known)
             del tokens[known.index(name)]
 
     def require(self, authorization: str, role: Role) -> str:
@@ -204,6 +205,10 @@ class Tokens:
                 f"expected a file of tokens that can be read, got {self.path} ({error.strerror}); "
                 "see to whose it is"
             )
+
+
+def _not_found(name: str, known: Iterable[str]) -> NotFound:
+    return NotFound(f"expected the name of a token, got {name!r}; {nearest(name, known)}")
 
 
 def _digest(secret: str) -> str:

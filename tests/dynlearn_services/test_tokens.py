@@ -142,6 +142,12 @@ def test_they_travel_as_their_place(tokens):
     assert there.are_required()
 
 
+def test_revoking_where_nothing_is_leaves_nothing(tokens):
+    with pytest.raises(NotFound, match="got 'planner'; there are none yet"):
+        tokens.revoke("planner")
+    assert not tokens.path.parent.exists()
+
+
 def test_a_disk_that_is_full(tokens, monkeypatch):
     tokens.create("planner", "read")
 
