@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dynlearn.errors import InvalidInput, NotFound, nearest
+from dynlearn.spaces import ObservationSpace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,12 +83,12 @@ class Task:
         return self.rewards[name]
 
 
-def bare_task(environment: str, columns: int) -> Task:
+def bare_task(environment: str, space: ObservationSpace) -> Task:
     """Return what is plain of any environment: its goal if it has one, no reward and no success."""
     return Task(
         name=environment,
         environment=environment,
-        observation_columns=tuple(f"observation[{column}]" for column in range(columns)),
+        observation_columns=space.observation.names("observation"),
         rewards={},
         success=None,
         read_context=_read_goal,
@@ -135,9 +136,9 @@ class Columns(NamedTuple):
     focus: tuple[int, ...] = ()
 
 
-def describe_columns(environment: str, size: int) -> Columns:
-    """Return what is known of an environment's ``size`` observation columns."""
+def describe_columns(environment: str, space: ObservationSpace) -> Columns:
+    """Return what is known of the columns of an environment's observations."""
     task = installed_tasks().get(environment)
-    if task is None or len(task.observation_columns) != size:
-        return Columns(bare_task(environment, size).observation_columns)
+    if task is None or len(task.observation_columns) != space.observation.size:
+        return Columns(space.observation.names("observation"))
     return Columns(task.column_labels, task.target_columns)

@@ -2,59 +2,62 @@
 
 from __future__ import annotations
 
-from textwrap import shorten
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
 
-from dynlearn.errors import InvalidInput
+from dynlearn.adapters.flat_spaces import describe_flat
 from dynlearn.spaces import ActionSpace, BoxSpace, DiscreteSpace, ObservationSpace
 
+Space = gymnasium.Space[Any]
 
-def describe_observation(space: gymnasium.Space[Any]) -> ObservationSpace:
+
+def describe_observation(space: Space) -> ObservationSpace:
     """Return an environment's observation space as plain data.
 
+    Vectors, and goal-Dicts of vectors, stay as they are; anything else is flattened.
+
     Raises:
-        InvalidInput: it is neither a vector nor a goal-Dict of vectors.
+        InvalidInput: a part of it is no numbers that columns could be made of.
     """
     if _is_vector(space):
         return ObservationSpace(observation=_box(space))
-    if isinstance(space, gymnasium.spaces.Dict):
-        parts = dict(space.spaces)
-        if (
-            parts.keys() == {"observation", "achieved_goal", "desired_goal"}
-            and all(_is_vector(part) for part in parts.values())
-            and parts["achieved_goal"].shape == parts["desired_goal"].shape
-        ):
-            return ObservationSpace(
-                observation=_box(parts["observation"]), goal=_box(parts["desired_goal"])
-            )
-    raise InvalidInput(
-        "expected observations that are a 1-D Box, or a Dict of 1-D Boxes observation, "
-        f"achieved_goal and desired_goal, got {shorten(str(space), width=300)}; "
-        "flatten them with a wrapper"
-    )
+    if _is_of_goals(space):
+        parts = cast(gymnasium.spaces.Dict, space).spaces
+        return ObservationSpace(
+            observation=_box(parts["observation"]), goal=_box(parts["desired_goal"])
+        )
+    return ObservationSpace(observation=describe_flat(space, "observation"))
 
 
-def describe_action(space: gymnasium.Space[Any]) -> ActionSpace:
+def describe_action(space: Space) -> ActionSpace:
     """Return an environment's action space as plain data.
 
+    Vectors of real numbers, and one choice of n, stay as they are; anything else is flattened.
+
     Raises:
-        InvalidInput: it is neither a vector of real numbers nor one of n choices.
+        InvalidInput: a part of it is no numbers that columns could be made of.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return DiscreteSpace(n=int(space.n), start=int(space.start))
-    if _is_vector(space) and np.issubdtype(cast(np.dtype[Any], space.dtype), np.floating):
-        return _box(space)
-    raise InvalidInput(
-        "expected actions that are Discrete or a 1-D Box of real numbers, "
-        f"got {shorten(str(space), width=300)}; change them with a wrapper"
-    )
+    return _box(space) if is_flat_action(space) else describe_flat(space, "action")
 
 
-def to_gymnasium(space: ObservationSpace | ActionSpace) -> gymnasium.Space[Any]:
-    """Return the Gymnasium space that plain data describe."""
+def is_flat_observation(space: Space) -> bool:
+    """Whether observations are kept in the form in which the environment gives them."""
+    return _is_vector(space) or _is_of_goals(space)
+
+
+def is_flat_action(space: Space) -> bool:
+    """Whether actions are kept in the form in which the environment takes them."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return True
+    return _is_vector(space) and np.issubdtype(cast(np.dtype[Any], space.dtype), np.floating)
+
+
+def to_gymnasium(space: ObservationSpace | ActionSpace) -> Space:
+    """Return the Gymnasium space that plain data describe; a vector where one was flattened."""
     if isinstance(space, ObservationSpace):
         if space.goal is None:
             return to_gymnasium(space.observation)
@@ -73,11 +76,22 @@ def to_gymnasium(space: ObservationSpace | ActionSpace) -> gymnasium.Space[Any]:
     return gymnasium.spaces.Discrete(space.n, start=space.start)
 
 
-def _is_vector(space: gymnasium.Space[Any]) -> bool:
-    return isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+def _is_vector(space: Space) -> bool:
+    return isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1 and space.shape[0] > 0
 
 
-def _box(space: gymnasium.Space[Any]) -> BoxSpace:
+def _is_of_goals(space: Space) -> bool:
+    if not isinstance(space, gymnasium.spaces.Dict):
+        return False
+    parts = space.spaces
+    return (
+        parts.keys() == {"observation", "achieved_goal", "desired_goal"}
+        and all(_is_vector(part) for part in parts.values())
+        and parts["achieved_goal"].shape == parts["desired_goal"].shape
+    )
+
+
+def _box(space: Space) -> BoxSpace:
     box = cast(gymnasium.spaces.Box, space)
     return BoxSpace(
         low=tuple(box.low.tolist()), high=tuple(box.high.tolist()), dtype=str(box.dtype)

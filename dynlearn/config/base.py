@@ -1,12 +1,31 @@
-"""What all configurations share: the frozen model, seeds, and lists with commas between."""
+"""What all configurations share: the frozen model, seeds, lists, and what environments take."""
 
-from typing import Annotated, Any
+import json
+from typing import Annotated, Any, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 
 def _split_at_commas(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
+
+
+def _parse_json(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{_JSON_EXPECTED}, got {value[:100]!r}: {error}") from error
+    if not isinstance(value, dict | None):
+        raise ValueError(f"{_JSON_EXPECTED}, got {value!r}")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+_JSON_EXPECTED = 'expected a JSON object such as {"g": 2.0}'
 
 
 Integers = Annotated[tuple[int, ...], BeforeValidator(_split_at_commas)]
@@ -14,6 +33,9 @@ Integers = Annotated[tuple[int, ...], BeforeValidator(_split_at_commas)]
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)]
 """Names, of models or hosts; on the command line with commas between them."""
+
+EnvKwargs = Annotated[dict[str, JsonValue], BeforeValidator(_parse_json)]
+"""What an environment is made with; on the command line as JSON."""
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
@@ -28,3 +50,7 @@ class Config(BaseModel):
 
     # Built when first used: the command line's help needs the fields alone.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    def __hash__(self) -> int:
+        """Return the hash of the options as JSON, for some are mappings."""
+        return hash(self.model_dump_json())

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from dynlearn.config.base import Config, Seed
+from dynlearn.config.base import Config, EnvKwargs, Seed
 
 
 class CollectConfig(Config):
@@ -10,6 +10,7 @@ class CollectConfig(Config):
 
     dataset: str = Field(description="name of the dataset to write")
     env: str = Field("dynlearn/ObjectSlide-v1", description="Gymnasium environment id")
+    env_kwargs: EnvKwargs = Field({}, description="what the environment is made with, as JSON")
     episodes: int = Field(500, ge=1, le=10_000_000, description="number of episodes")
     policy: str = Field("scripted", description="behaviour policy: random or scripted")
     noise: float = Field(
@@ -31,4 +32,6 @@ class CollectConfig(Config):
 
     def content(self) -> dict[str, object]:
         """Return the options that determine the dataset's content."""
-        return self.model_dump(exclude={"workers", "resume"})
+        # Datasets without kwargs are described as they were before there were any.
+        absent = set() if self.env_kwargs else {"env_kwargs"}
+        return self.model_dump(exclude={"workers", "resume"} | absent)

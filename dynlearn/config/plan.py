@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from dynlearn.config.base import PRECISION, Config, Seed
+from dynlearn.config.base import PRECISION, Config, EnvKwargs, Seed
 from dynlearn.config.choices import Device, PredictionPrecision, Propagation
 
 
@@ -28,6 +28,16 @@ class PlanConfig(PlannerConfig):
     """Play real episodes with a planner over a learned model, local or served."""
 
     env: str = Field("dynlearn/ObjectSlide-v1", description="Gymnasium environment id")
+    env_kwargs: EnvKwargs | None = Field(
+        None,
+        description="what the environment is made with, as JSON; absent: as in the model's data",
+    )
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="longest episode; the environment's own limit if absent",
+    )
     model: str = Field(description="model: NAME, NAME/VERSION or NAME@ALIAS")
     url: str | None = Field(None, description="address of a server to ask instead of loading")
     episodes: int = Field(10, ge=1, le=10_000, description="episodes to play, side by side")

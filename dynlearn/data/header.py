@@ -14,6 +14,8 @@ from dynlearn.spaces import ActionSpace, ObservationSpace
 from dynlearn.storage.folder import Folder, open_folder
 
 HEADER_FILE = "dataset.json"
+ENV_KWARGS = "env_kwargs"
+"""The option of `DatasetHeader.config` that says what the environment was made with."""
 _MAX_HEADER_BYTES = 64 * 2**20
 _MADE_BY_WRITING = {"finished", "episodes", "steps", "checksum", "shards"}
 
@@ -64,6 +66,12 @@ class DatasetHeader(BaseModel):
     steps: int = Field(0, ge=0)
     checksum: str = ""
     shards: tuple[ShardInfo, ...] = ()
+
+    @property
+    def env_kwargs(self) -> dict[str, JsonValue]:
+        """What the environment was made with, over what its registration says."""
+        given = self.config.get(ENV_KWARGS)
+        return given if isinstance(given, dict) else {}
 
     @property
     def shard_count(self) -> int:

@@ -5,6 +5,9 @@ Shapes: S start states, P candidates, H horizon, O observation, A action, G cont
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +15,7 @@ from dynlearn.config import PlannerConfig
 from dynlearn.errors import InvalidInput, NumericalFailure
 from dynlearn.rollout.returns import Estimator
 from dynlearn.seeds import seeded
-from dynlearn.spaces import ActionSpace, BoxSpace
+from dynlearn.spaces import ActionSpace, require_bounded_reals
 
 _MIN_STD = 0.05
 _INITIAL_STD = 0.5
@@ -43,11 +46,10 @@ class CEM:
             seed: of the candidates, and of the imagination's seeds.
 
         Raises:
-            InvalidInput: actions are discrete or unbounded, or there are more elites than
-                candidates.
+            InvalidInput: actions are discrete, in part or whole, or unbounded, or there are more
+                elites than candidates.
         """
-        if not isinstance(action_space, BoxSpace):
-            raise InvalidInput("expected continuous actions for CEM, got discrete ones")
+        box = require_bounded_reals(action_space)
         if settings.elites > settings.candidates:
             raise InvalidInput(
                 f"expected at most {settings.candidates} elites, got {settings.elites}; "
@@ -56,11 +58,8 @@ class CEM:
         self.estimator = estimator
         self.settings = settings
         device = estimator.dynamics.device
-        low = torch.tensor(action_space.low, device=device)
-        high = torch.tensor(action_space.high, device=device)
-        if not (low.isfinite() & high.isfinite()).all():
-            raise InvalidInput("expected bounded actions for CEM, got an action space without ends")
-        self._low, self._high = low, high
+        self._low = torch.tensor(box.low, device=device)
+        self._high = torch.tensor(box.high, device=device)
         self._generator = seeded(seed)
         self._plan: Tensor | None = None
 
@@ -68,18 +67,33 @@ class CEM:
         """Forget the last plan, as at the start of an episode."""
         self._plan = None
 
-    @torch.no_grad()
-    def plan(self, observation: Tensor, context: Tensor, steps_left: int | None = None) -> Tensor:
+    def plan(self, observation: Any, context: Any, steps_left: int | None = None) -> Tensor:
         """Return an action [S, A] for each of the start states.
 
+        The action of a start state without a candidate of finite return is NaN; it takes nothing
+        from the others.
+
         Args:
-            observation: [S, O].
-            context: [S, G].
+            observation: an array or a tensor [S, O].
+            context: likewise [S, G].
             steps_left: steps to the end of the episode; the plan does not look further.
 
         Raises:
-            NumericalFailure: no candidate of some start state has a finite return.
+            NumericalFailure: no candidate of any start state has a finite return.
         """
+        observation, context = self._as_tensor(observation), self._as_tensor(context)
+        # A copy, for callers who differentiate or write in place.
+        return self._search(observation, context, steps_left).clone()
+
+    def _as_tensor(self, values: Any) -> Tensor:
+        """Return numbers on the dynamics' device, in the dtype that they know observations in."""
+        dynamics = self.estimator.dynamics
+        dtype = getattr(dynamics, "observation_dtype", torch.float32)
+        given = values if isinstance(values, Tensor) else torch.tensor(np.asarray(values))
+        return given.to(dynamics.device, dtype)
+
+    @torch.no_grad()
+    def _search(self, observation: Tensor, context: Tensor, steps_left: int | None) -> Tensor:
         settings = self.settings
         horizon = min(settings.horizon, steps_left or settings.horizon)
         mean = self._warm_start(len(observation), horizon)
@@ -91,12 +105,9 @@ class CEM:
             returns = self.estimator.returns(
                 observation, self._in_original_units(candidates), context, seed
             ).score
+            # NaN would rank first.
+            returns = returns.masked_fill(~returns.isfinite(), -torch.inf)
             top = returns.topk(settings.elites, dim=1)
-            if not top.values[:, 0].isfinite().all():
-                raise NumericalFailure(
-                    "expected finite imagined returns, got none for a start state; "
-                    "train the model anew"
-                )
             elites = candidates.gather(
                 1, top.indices[..., None, None].expand(-1, -1, *mean.shape[1:])
             )
@@ -105,9 +116,17 @@ class CEM:
             better = top.values[:, 0] > best_return
             best = torch.where(better[:, None, None], elites[:, 0], best)
             best_return = torch.where(better, top.values[:, 0], best_return)
-            mean, std = elites.mean(1), elites.std(1, correction=0).clamp_min(_MIN_STD)
+            found = top.values[:, 0].isfinite()[:, None, None]
+            mean = torch.where(found, elites.mean(1), mean)
+            std = torch.where(found, elites.std(1, correction=0).clamp_min(_MIN_STD), std)
+        lost = best_return == -torch.inf
+        if lost.all():
+            raise NumericalFailure(
+                "expected finite imagined returns, got none for any start state; the state is far "
+                "from all that the model has seen, or the model is to be trained anew"
+            )
         self._plan = best
-        return self._in_original_units(best[:, 0])
+        return self._in_original_units(best[:, 0]).masked_fill_(lost[:, None], torch.nan)
 
     def _in_original_units(self, actions: Tensor) -> Tensor:
         """Return actions [..., A] given in half action ranges; a lerp never leaves the bounds."""

@@ -45,6 +45,9 @@ class RemoteDynamics:
         self._is_full = spec.covariance == "full"
         self.members = spec.members
         self.device = torch.device("cpu")
+        self.observation_dtype = (
+            torch.float64 if spec.observation_datatype == "FP64" else torch.float32
+        )
 
     def step(
         self, observation: Tensor, action: Tensor, member: Tensor | None, noise: Tensor | None

@@ -6,7 +6,7 @@ Shapes: E members, O observation, D predicted columns.
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from dynlearn.config.choices import Covariance, PredictionPrecision
 from dynlearn.protocol.documents import Datatype
@@ -62,6 +62,9 @@ class ModelParameters(Metadata):
         precision: of the products between the members' hidden layers.
         rewards: the names of the rewards that rollouts can be judged by, by the environment whose
             task they are of.
+        environment: the id of the environment whose data it was trained on; None where that is
+            unknown.
+        env_kwargs: what that environment was made with, over what its registration says.
         limits: of one request; None where the server is too old to say.
     """
 
@@ -78,6 +81,8 @@ class ModelParameters(Metadata):
     precision: PredictionPrecision = "float32"
     observation_datatype: Literal["FP32", "FP64"] = "FP32"
     rewards: Mapping[str, tuple[str, ...]] = {}
+    environment: str | None = None
+    env_kwargs: Mapping[str, JsonValue] = {}
     limits: Limits | None = None
 
 

@@ -8,10 +8,14 @@ from pathlib import Path
 from pydantic import BaseModel, JsonValue
 
 from dynlearn.config import TrainConfig
+from dynlearn.errors import NotFound
 from dynlearn.storage.files import read_json, write_json
 from dynlearn.storage.uri import without_secrets
 
 TRAINING_FILE = "training.json"
+ENVIRONMENT_KWARGS = "environment made with"
+"""What of ``made`` says how the environment of the training data was made, where it was not as
+registered."""
 
 
 class _Training(BaseModel):
@@ -56,3 +60,21 @@ def read_training(folder: Path) -> tuple[TrainConfig, dict[str, JsonValue]]:
     """
     training = read_json(folder / TRAINING_FILE, _Training)
     return training.config, training.made
+
+
+def read_environment(folder: Path) -> tuple[str | None, dict[str, JsonValue]]:
+    """Return the id of the environment that a published model's data are of, and its kwargs.
+
+    Raises:
+        CorruptData: the file is altered.
+    """
+    try:
+        _, made = read_training(folder)
+    except NotFound:
+        # Published by hand, without a word of how it was made.
+        return None, {}
+    environment, kwargs = made.get("environment"), made.get(ENVIRONMENT_KWARGS)
+    return (
+        environment if isinstance(environment, str) else None,
+        kwargs if isinstance(kwargs, dict) else {},
+    )

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import sys
+from collections.abc import Mapping
 from difflib import get_close_matches
 from textwrap import shorten
 from typing import Any, cast
@@ -15,11 +16,19 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import NDArray
 
-from dynlearn.adapters.gymnasium_spaces import describe_action, describe_observation
+from dynlearn.adapters.gymnasium_spaces import (
+    describe_action,
+    describe_observation,
+    is_flat_action,
+    is_flat_observation,
+)
 from dynlearn.errors import InvalidInput, NotFound, nearest
 from dynlearn.spaces import ActionSpace, ObservationSpace
 from dynlearn_envs.fetch_pick_and_place.task import FETCH_PICK_AND_PLACE
+from dynlearn_envs.flat import FlatEnvironment
 from dynlearn_envs.registration import OBJECT_SLIDE, register_environments
+
+_OWN_KWARGS = {"id", "max_episode_steps", "disable_env_checker", "render_mode"}
 
 Environment = gymnasium.Env[Any, Any]
 VectorEnvironment = gymnasium.vector.VectorEnv[Any, Any, Any]
@@ -30,19 +39,24 @@ _DRAWING_MEND = (
 
 
 def make_environment(
-    env_id: str, max_steps: int | None = None, render_mode: str | None = None
+    env_id: str,
+    max_steps: int | None = None,
+    render_mode: str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Environment:
-    """Make the environment of a Gymnasium id.
+    """Make the environment of a Gymnasium id; nested spaces of one are seen flat.
 
     Args:
         env_id: an exact id, such as ``FetchPickAndPlace-v4``; ``package:id`` imports a package
             that registers the environment first.
         max_steps: where episodes are truncated; the environment's own limit if absent.
         render_mode: how pictures are drawn, such as ``rgb_array``; not at all if absent.
+        kwargs: what it is made with, over what its registration says.
 
     Raises:
         NotFound: no environment has this id.
-        InvalidInput: the environment cannot be made here, or nothing limits its episodes.
+        InvalidInput: the environment cannot be made here or so, nothing limits its episodes, or a
+            part of a space is no numbers that columns could be made of.
     """
     spec = _find_spec(env_id)
     if max_steps is None and spec.max_episode_steps is None:
@@ -50,18 +64,42 @@ def make_environment(
             f"expected max_steps (--max-steps) for {env_id}, whose episodes have no limit of "
             "their own, got none"
         )
+    given = _checked(kwargs)
     drawing: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         # Gymnasium's checker speaks to an environment's author and slows every step.
-        return gymnasium.make(
-            spec, max_episode_steps=max_steps, disable_env_checker=True, **drawing
+        environment = gymnasium.make(
+            spec, max_episode_steps=max_steps, disable_env_checker=True, **given, **drawing
         )
-    except (gymnasium.error.Error, ImportError, AttributeError) as error:
-        # AttributeError is what MuJoCo's import ends in where MUJOCO_GL names a missing library.
-        mend = f"; {_DRAWING_MEND}" if isinstance(error, AttributeError) else ""
+    except Exception as error:
         raise InvalidInput(
-            f"expected an environment that can be made here, got {env_id}: {_one_line(error)}{mend}"
+            f"expected an environment that can be made here, got {env_id}: "
+            f"{type(error).__name__}: {_one_line(error)}{_mend(error, given)}"
         ) from error
+    spaces = environment.observation_space, environment.action_space
+    if is_flat_observation(spaces[0]) and is_flat_action(spaces[1]):
+        return environment
+    return FlatEnvironment(environment)
+
+
+def _checked(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    given = dict(kwargs or {})
+    if own := sorted(given.keys() & _OWN_KWARGS):
+        raise InvalidInput(
+            f"--env-kwargs: expected what the environment itself takes, got {', '.join(own)}, "
+            "which is set here; give the longest episode by --max-steps"
+        )
+    return given
+
+
+def _mend(error: Exception, given: Mapping[str, Any]) -> str:
+    if isinstance(error, AttributeError):
+        # What MuJoCo's import ends in where MUJOCO_GL names a missing library.
+        return f"; {_DRAWING_MEND}"
+    if isinstance(error, TypeError):
+        made_with = f"other --env-kwargs than {given}" if given else "what it needs by --env-kwargs"
+        return f"; give {made_with}"
+    return ""
 
 
 def draw_frame(environment: Environment) -> NDArray[np.uint8]:
@@ -89,12 +127,16 @@ def draw_frame(environment: Environment) -> NDArray[np.uint8]:
 
 
 def make_vector_environment(
-    env_id: str, num_envs: int, max_steps: int | None = None
+    env_id: str,
+    num_envs: int,
+    max_steps: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> VectorEnvironment | None:
     """Make ``num_envs`` environments that step as one, or return None where that cannot be.
 
     It can where the environment has a vector form of its own that promises, by
-    ``metadata["episode_seeds"]``, to play the scalar environment's episode for each seed.
+    ``metadata["episode_seeds"]``, to play the scalar environment's episode for each seed,
+    and its spaces are flat.
 
     Raises:
         NotFound: no environment has this id.
@@ -106,22 +148,40 @@ def make_vector_environment(
     if not getattr(creator, "metadata", {}).get("episode_seeds", False):
         return None
     limit: dict[str, Any] = {} if max_steps is None else {"max_episode_steps": max_steps}
-    return gymnasium.make_vec(
-        spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **limit
+    environment = gymnasium.make_vec(
+        spec,
+        num_envs=num_envs,
+        vectorization_mode="vector_entry_point",
+        **limit,
+        **_checked(kwargs),
     )
+    spaces = environment.single_observation_space, environment.single_action_space
+    if is_flat_observation(spaces[0]) and is_flat_action(spaces[1]):
+        return environment
+    environment.close()
+    return None
 
 
 def describe_spaces(environment: Environment) -> tuple[ObservationSpace, ActionSpace]:
     """Return an environment's spaces as plain data.
 
     Raises:
-        InvalidInput: the observation is neither a vector nor a goal-Dict of vectors, or the action
-            neither a vector of real numbers nor one of n choices.
+        InvalidInput: a part of a space is no numbers that columns could be made of.
     """
+    if isinstance(environment, FlatEnvironment):
+        return environment.described
     return (
         describe_observation(environment.observation_space),
         describe_action(environment.action_space),
     )
+
+
+def registered_kwargs(env_id: str) -> dict[str, Any]:
+    """Return what an environment is made with by its registration; nothing where it is unknown."""
+    try:
+        return _find_spec(env_id).kwargs
+    except NotFound:
+        return {}
 
 
 def _find_spec(env_id: str) -> EnvSpec:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dynlearn.errors import InvalidInput, NotFound
+from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.task import (
     Columns,
     Task,
@@ -43,6 +44,11 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
+def columns(size: int, names: tuple[str, ...] = ()) -> ObservationSpace:
+    box = BoxSpace(low=(0,) * size, high=(1,) * size, columns=names)
+    return ObservationSpace(observation=box)
+
+
 def _task() -> Task:
     def distance(
         observation: torch.Tensor,
@@ -63,7 +69,7 @@ def _task() -> Task:
 
 
 def test_an_environment_without_a_task() -> None:
-    task = bare_task("elsewhere/Walk-v0", 2)
+    task = bare_task("elsewhere/Walk-v0", columns(2))
     assert task.column_labels == ("observation[0]", "observation[1]")
     assert (task.rewards, task.success) == ({}, None)
     assert task.read_context(np.ones(2)).shape == (0,)
@@ -102,8 +108,13 @@ def test_column_labels_carry_units_where_they_are_known() -> None:
 
 @pytest.mark.usefixtures("plugin")
 def test_columns_are_described_by_their_task_where_it_fits() -> None:
-    assert describe_columns("elsewhere/Point-v0", 1) == Columns(("x",))
-    assert describe_columns("elsewhere/Point-v0", 2).labels == ("observation[0]", "observation[1]")
-    assert describe_columns("nowhere", 1) == Columns(("observation[0]",), focus=())
-    slide = describe_columns("dynlearn/ObjectSlide-v1", 4)
+    assert describe_columns("elsewhere/Point-v0", columns(1)) == Columns(("x",))
+    assert describe_columns("elsewhere/Point-v0", columns(2)).labels == (
+        "observation[0]",
+        "observation[1]",
+    )
+    assert describe_columns("nowhere", columns(1)) == Columns(("observation[0]",), focus=())
+    named = columns(2, ("arm.joint[0]", "grip=1"))
+    assert describe_columns("nowhere", named).labels == ("arm.joint[0]", "grip=1")
+    slide = describe_columns("dynlearn/ObjectSlide-v1", columns(4))
     assert (len(slide.labels), slide.focus) == (4, (2,))

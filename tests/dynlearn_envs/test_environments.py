@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -13,6 +14,7 @@ from dynlearn_envs.environments import (
     describe_spaces,
     make_environment,
     make_vector_environment,
+    registered_kwargs,
 )
 from dynlearn_envs.object_slide.environment import ObjectSlideVectorEnv
 
@@ -23,6 +25,9 @@ class Custom(gymnasium.Env[Any, Any]):
     def __init__(self, observation_space: Space[Any], action_space: Space[Any]):
         self.observation_space = observation_space
         self.action_space = action_space
+
+
+OBSERVATION = tuple(f"observation[{column}]" for column in range(4))
 
 
 def goals(achieved: int, desired: int, **more: Space[Any]) -> Dict:
@@ -127,31 +132,113 @@ def test_spaces_without_goals_and_discrete_actions_are_described() -> None:
     assert action == DiscreteSpace(n=3, start=-1)
 
 
+class Nested(gymnasium.Env[Any, Any]):
+    """Gives back each action as the next observation's part, and says what it was made with."""
+
+    spaces = Dict({"arm": Box(-1, 1, (2,), np.float32), "grip": Discrete(3)})
+    observation_space = Dict({"gravity": Box(-50, 50, ()), "last": spaces})
+    action_space = spaces
+
+    def __init__(self, g: float = 10.0):
+        self.gravity = np.float32(g)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return {"gravity": self.gravity, "last": {"arm": np.zeros(2), "grip": 0}}, {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        return {"gravity": self.gravity, "last": action}, 1.0, False, False, {}
+
+
+class Images(Nested):
+    observation_space = Dict({"camera": Box(0, 255, (4, 4, 3), np.uint8)})
+
+
+@pytest.fixture
+def nested() -> Iterator[str]:
+    for name, kind in (("Nested-v0", Nested), ("Images-v0", Images)):
+        gymnasium.register(name, entry_point=kind, max_episode_steps=5, kwargs={"g": 9.0})
+    yield "Nested-v0"
+    for name in ("Nested-v0", "Images-v0"):
+        del gymnasium.registry[name]
+
+
+def test_nested_spaces_are_seen_flat(nested: str) -> None:
+    environment = make_environment(nested)
+    observation, action = describe_spaces(environment)
+    assert observation.observation.columns == (
+        "gravity", "last.arm[0]", "last.arm[1]", "last.grip=0", "last.grip=1", "last.grip=2",
+    )  # fmt: skip
+    assert isinstance(action, BoxSpace)
+    assert action.one_hot == ((2, 3),)
+    assert environment.spec is not None
+    assert environment.spec.max_episode_steps == 5
+    first, _ = environment.reset(seed=0)
+    assert first.tolist() == [9, 0, 0, 1, 0, 0]
+    second, reward, *_ = environment.step(np.array([0.5, -0.5, 0, 0, 1], np.float32))
+    assert (second.tolist(), reward) == ([9, 0.5, -0.5, 0, 0, 1], 1)
+    assert environment.observation_space.contains(second)
+
+
+def test_environments_are_made_with_what_is_given(nested: str) -> None:
+    environment = make_environment(nested, kwargs={"g": 2.0})
+    assert environment.reset()[0][0] == 2
+    assert registered_kwargs(nested) == {"g": 9.0}
+    assert registered_kwargs("nowhere/Env-v0") == {}
+    with pytest.raises(InvalidInput, match=r"TypeError.*give other --env-kwargs than") as caught:
+        make_environment(nested, kwargs={"gee": 2.0})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InvalidInput, match=r"--env-kwargs: .* got max_episode_steps, which is set"):
+        make_environment(nested, kwargs={"max_episode_steps": 2})
+
+
+def test_images_are_refused_by_name(nested: str) -> None:
+    with pytest.raises(InvalidInput, match=r"got camera, images of shape \[4, 4, 3\]"):
+        make_environment("Images-v0")
+
+
+def test_an_environment_that_fails_while_it_is_made_is_one_line() -> None:
+    def broken() -> None:
+        raise RuntimeError("no\nlicence")
+
+    gymnasium.register("Broken-v0", entry_point=broken, max_episode_steps=5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="got Broken-v0: RuntimeError: no licence"):
+        make_environment("Broken-v0")
+    del gymnasium.registry["Broken-v0"]
+
+
 @pytest.mark.parametrize(
-    "space",
+    ("space", "names"),
     [
-        Discrete(4),
-        Box(0, 1, (2, 2)),
-        Box(0, 1, ()),
-        Dict({"observation": Box(-1, 1, (4,))}),
-        goals(2, 3),
-        goals(2, 2, picture=Box(0, 1, (2,))),
-        goals(2, 2, observation=Box(0, 1, (2, 2))),
+        (Discrete(2), ("observation=0", "observation=1")),
+        (Box(0, 1, (1, 2)), ("observation[0,0]", "observation[0,1]")),
+        (Dict({"observation": Box(-1, 1, (1,))}), ("observation[0]",)),
+        (
+            goals(2, 1),
+            ("achieved_goal[0]", "achieved_goal[1]", "desired_goal[0]", *OBSERVATION),
+        ),
+        (
+            goals(1, 1, picture=Box(0, 1, (1,))),
+            ("achieved_goal[0]", "desired_goal[0]", *OBSERVATION, "picture[0]"),
+        ),
     ],
 )
-def test_other_observations_are_refused(space: Space[Any]) -> None:
-    with pytest.raises(InvalidInput, match="expected observations that are a 1-D Box") as caught:
-        describe_spaces(Custom(space, Discrete(2)))
-    assert "\n" not in str(caught.value)
+def test_other_observations_are_described_by_their_columns(
+    space: Space[Any], names: tuple[str, ...]
+) -> None:
+    observation, _ = describe_spaces(Custom(space, Discrete(2)))
+    assert observation.goal is None
+    assert sorted(observation.observation.columns) == sorted(names)
 
 
 @pytest.mark.parametrize(
-    "space",
-    [MultiDiscrete([2, 2]), Box(0, 1, (2, 2)), Box(0, 5, (2,), np.int64), Dict({"a": Discrete(2)})],
+    ("space", "whole"),
+    [(MultiDiscrete([2, 2]), 4), (Box(0, 1, (2, 2)), 0), (Box(0, 5, (2,), np.int64), 2)],
 )
-def test_other_actions_are_refused(space: Space[Any]) -> None:
-    with pytest.raises(InvalidInput, match="expected actions that are Discrete or a 1-D Box"):
-        describe_spaces(Custom(Box(-1, 1, (4,)), space))
+def test_other_actions_are_described_by_their_columns(space: Space[Any], whole: int) -> None:
+    _, action = describe_spaces(Custom(Box(-1, 1, (4,)), space))
+    assert isinstance(action, BoxSpace)
+    assert len(action.whole) == whole
 
 
 def test_making_a_fetch_environment_prints_nothing() -> None:

@@ -42,7 +42,13 @@ def uniform_actions(space: ActionSpace, generator: np.random.Generator, steps: i
     if isinstance(space, DiscreteSpace):
         return generator.integers(space.start, space.start + space.n, steps)
     low, high = np.array(space.low), np.array(space.high)
-    actions: NDArray[Any] = low + (high - low) * generator.random((steps, space.size))
+    draws = generator.random((steps, space.size))
+    actions: NDArray[Any] = low + (high - low) * draws
+    whole = list(space.integers)
+    actions[:, whole] = np.floor(low + (high - low + 1) * draws)[:, whole]
+    for first, count in space.one_hot:
+        chosen = np.floor(count * draws[:, first]).astype(int)
+        actions[:, first : first + count] = np.eye(count)[chosen]
     return actions.astype(space.dtype)
 
 

@@ -64,7 +64,7 @@ def verify_dataset(dataset: str, home: HomeOption = None) -> None:
 def export_minari(dataset: str, minari_id: str, home: HomeOption = None) -> None:
     """Copy a dataset into the local Minari folder, under an id such as slide/random-v0."""
     from dynlearn.data.store import EpisodeStore
-    from dynlearn_services.exchange.minari import export_minari
+    from dynlearn_services.exchange.minari_export import export_minari
 
     export_minari(EpisodeStore.open(Home(home).dataset(dataset)), minari_id)
     print(f'exported; open it with minari.load_dataset("{minari_id}")')
@@ -73,7 +73,7 @@ def export_minari(dataset: str, minari_id: str, home: HomeOption = None) -> None
 @datasets.command("import-minari")
 def import_minari(minari_id: str, dataset: str, home: HomeOption = None) -> None:
     """Copy a dataset of the local Minari folder into a new dataset."""
-    from dynlearn_services.exchange.minari import import_minari
+    from dynlearn_services.exchange.minari_import import import_minari
 
     place = Home(home)
     place.require_writable()

@@ -136,7 +136,7 @@ def _parameter(name: str, field: FieldInfo, section: str | None) -> inspect.Para
 
 def _shown(field: FieldInfo) -> str:
     value = field.default
-    if value is None or value is False or value == ():
+    if value is None or value is False or value in ((), {}):
         return ""
     if value is True:
         return "default: yes"
@@ -155,10 +155,12 @@ def _value(field: FieldInfo, text: Any) -> Any:
 
 def _metavar(field: FieldInfo) -> str:
     kind: Any = field.annotation
-    while get_origin(kind) not in (Literal, tuple, None):
+    while get_origin(kind) not in (Literal, tuple, dict, None):
         kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
     if get_origin(kind) is tuple:
         return "INT,INT,..." if get_args(kind)[0] is int else "TEXT,TEXT,..."
+    if get_origin(kind) is dict:
+        return "JSON"
     return {int: "INT", float: "NUMBER"}.get(kind, "TEXT")

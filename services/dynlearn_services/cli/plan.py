@@ -35,6 +35,7 @@ def plan(
         "returns": played.returns.tolist(),
         "successes": None if played.successes is None else played.successes.tolist(),
         "success_share": played.success_share,
+        "notes": list(played.notes),
         "folder": str(folder) if folder else None,
     }
     lines = [f"episode {index}: return {value:g}" for index, value in enumerate(played.returns)]
@@ -43,6 +44,9 @@ def plan(
         ends = ("success" if success else "no success" for success in played.successes)
         lines = [f"{line}, {end}" for line, end in zip(lines, ends, strict=True)]
         total = f"{played.success_share:.0%} success, {total}"
+    lines = [
+        f"{line}; {note}" if note else line for line, note in zip(lines, played.notes, strict=True)
+    ]
     lines.append(total)
     if folder:
         lines.append(f"pictures: {folder}")

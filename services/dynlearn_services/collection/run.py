@@ -80,7 +80,7 @@ def plan_dataset(config: CollectConfig) -> tuple[DatasetHeader, int]:
         NotFound: there is no such environment.
         InvalidInput: environment or policy cannot be made, or nothing limits the episodes.
     """
-    environment = make_environment(config.env, config.max_steps)
+    environment = make_environment(config.env, config.max_steps, kwargs=config.env_kwargs)
     observation_space, action_space = describe_spaces(environment)
     make_policy(config.policy, config.env, action_space, config.noise, config.random_share)
     assert environment.spec is not None
@@ -104,7 +104,7 @@ def plan_dataset(config: CollectConfig) -> tuple[DatasetHeader, int]:
 
 def block_size(config: CollectConfig, max_steps: int) -> int:
     """Return how many episodes a worker plays at a time; it depends on the content alone."""
-    if make_vector_environment(config.env, 1, max_steps) is None:
+    if make_vector_environment(config.env, 1, max_steps, config.env_kwargs) is None:
         size = _STEPS_IN_BLOCK // max_steps
     else:
         size = min(_EPISODES_IN_BLOCK, _STEPS_AT_ONCE // max_steps)

@@ -47,7 +47,7 @@ class CollectionWorker:
         sys.path.extend(path for path in import_paths if path not in sys.path)
         self._config = config
         self._max_steps = max_steps
-        self._environment = make_environment(config.env, max_steps)
+        self._environment = make_environment(config.env, max_steps, kwargs=config.env_kwargs)
         self._spaces = describe_spaces(self._environment)
         self._policy = make_policy(
             config.policy, config.env, self._spaces[1], config.noise, config.random_share
@@ -77,7 +77,9 @@ class CollectionWorker:
 
     def _vector_environment(self, size: int) -> VectorEnvironment | None:
         if self._vector is None or self._vector.num_envs != size:
-            self._vector = make_vector_environment(self._config.env, size, self._max_steps)
+            self._vector = make_vector_environment(
+                self._config.env, size, self._max_steps, self._config.env_kwargs
+            )
         return self._vector
 
 

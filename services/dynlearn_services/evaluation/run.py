@@ -45,7 +45,7 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
     home.require_writable(folder)
     device = pick_device(config.device)
     model, reward = load_published(version.folder, device, config.precision)
-    columns = describe_columns(store.header.environment, model.spec.observation_size)
+    columns = describe_columns(store.header.environment, model.spec.observation_space)
     evaluation = evaluate(
         model, store.table(episodes), columns, config.horizon, config.seed, reward
     )

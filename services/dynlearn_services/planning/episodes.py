@@ -5,18 +5,19 @@ Shapes: S episodes, T steps, O observation, A action, G context.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dynlearn.errors import InvalidInput
-from dynlearn_envs.environments import Environment, draw_frame, make_environment
+from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
+from dynlearn_envs.environments import Environment, make_environment
+from dynlearn_services.planning.real_episode import RealEpisode
 
 if TYPE_CHECKING:
     from dynlearn.task import Task
@@ -36,9 +37,10 @@ class Playthrough:
         actions: [S, T, A].
         lengths: the steps of each episode, [S]; what comes after them means nothing.
         returns: the environment's own sum of rewards, [S].
-        successes: whether the last step ended in the goal, [S]; None where the task has no such
-            thing.
+        successes: whether the last step ended in the goal, as the task says or else the
+            environment, [S]; None where neither does.
         frames: pictures of the first episode, where they were asked for.
+        notes: why episodes ended before their time, [S]; None of those that did not.
         version: of the model, where one was used.
     """
 
@@ -48,6 +50,7 @@ class Playthrough:
     returns: NDArray[np.float64]
     successes: NDArray[np.bool_] | None
     frames: Frames
+    notes: tuple[str | None, ...]
     version: str = ""
 
     @property
@@ -57,8 +60,21 @@ class Playthrough:
 
 
 @contextmanager
-def making(env_id: str, count: int, pictures: bool = False) -> Iterator[list[Environment]]:
+def making(
+    env_id: str,
+    count: int,
+    pictures: bool = False,
+    max_steps: int | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Iterator[list[Environment]]:
     """Make so many environments, the first one to be drawn where ``pictures``; close them after.
+
+    Args:
+        env_id: their Gymnasium id.
+        count: how many.
+        pictures: whether the first is to be drawn.
+        max_steps: where episodes are truncated; the environment's own limit if absent.
+        kwargs: what they are made with.
 
     Raises:
         NotFound: no environment has this id.
@@ -68,7 +84,11 @@ def making(env_id: str, count: int, pictures: bool = False) -> Iterator[list[Env
     try:
         for index in range(count):
             render_mode = "rgb_array" if pictures and not index else None
-            environments.append(make_environment(env_id, render_mode=render_mode))
+            environments.append(
+                make_environment(
+                    env_id, max_steps=max_steps, render_mode=render_mode, kwargs=kwargs
+                )
+            )
         yield environments
     finally:
         for environment in environments:
@@ -85,55 +105,86 @@ def play(
 ) -> Playthrough:
     """Play an episode of each environment, side by side, until all are over.
 
-    The start states depend on ``seed`` alone, so that different planners meet the same ones.
+    The start states depend on ``seed`` alone, so that different planners meet the same ones. An
+    episode whose environment fails, or for which there is no action, ends with a note; the others
+    go on.
 
     Args:
         task: of the environments.
         environments: S of one kind.
-        act: gives the actions.
+        act: gives the actions; NaN where there is none.
         seed: of the start states.
         pictures: whether to draw the first.
         on_step: called with the steps done and the most there can be.
 
     Raises:
         InvalidInput: the episodes have no end.
+        CorruptData: no environment can take a single step.
+        NumericalFailure: there is no action for any of the start states.
     """
     spec = environments[0].spec
     limit = spec.max_episode_steps if spec else None
     if limit is None:
         raise InvalidInput(
             f"expected an environment whose episodes end, got {task.environment} without "
-            "max_episode_steps; register it with one"
+            "max_episode_steps; name the longest episode by --max-steps"
         )
     seeds = np.random.SeedSequence(seed).generate_state(len(environments)).tolist()
-    raw = [env.reset(seed=s)[0] for env, s in zip(environments, seeds, strict=True)]
-    frames: Frames = [draw_frame(environments[0])] if pictures else []
-    running = np.ones(len(environments), dtype=bool)
-    returns, lengths = np.zeros(len(environments)), np.zeros(len(environments), dtype=np.int64)
-    observations: list[Tensor] = [_vectors(raw)]
+    episodes = [
+        RealEpisode(environment, task, own, pictures and index == 0)
+        for index, (environment, own) in enumerate(zip(environments, seeds, strict=True))
+    ]
+    contexts = _rows([episode.context for episode in episodes])
+    observations = [_rows([episode.observation for episode in episodes])]
     actions: list[Tensor] = []
-    contexts = torch.from_numpy(np.stack([task.read_context(one) for one in raw])).float()
-    while running.any():
-        action = act(observations[-1], contexts, limit - len(actions)).cpu()
-        for i in np.flatnonzero(running).tolist():
-            raw[i], reward, terminated, truncated, _ = environments[i].step(action[i].numpy())
-            returns[i] += reward
-            lengths[i] += 1
-            running[i] = not (terminated or truncated)
-            if pictures and i == 0:
-                frames.append(draw_frame(environments[0]))
+    while running := [row for row, episode in enumerate(episodes) if not episode.is_over]:
+        try:
+            action = act(observations[-1], contexts, limit - len(actions)).cpu()
+        except NumericalFailure as error:
+            if not actions:
+                raise
+            for row in running:
+                episodes[row].end(str(error))
+            break
+        for row in running:
+            if action[row].isfinite().all():
+                episodes[row].step(action[row].numpy())
+            else:
+                episodes[row].end("no candidate had a finite imagined return")
         actions.append(action)
-        observations.append(_vectors(raw))
+        observations.append(_rows([episode.observation for episode in episodes]))
         on_step(len(actions), limit)
-    every = range(len(environments))
+    lengths = np.array([episode.length for episode in episodes])
+    if not lengths.any():
+        raise CorruptData(f"expected episodes of {task.environment}, got none: {episodes[0].note}")
     states, taken = torch.stack(observations, 1), torch.stack(actions, 1)
-    successes = None
+    return Playthrough(
+        states,
+        taken,
+        lengths,
+        np.array([episode.total for episode in episodes]),
+        _successes(task, episodes, states, taken, contexts),
+        episodes[0].frames,
+        tuple(episode.note for episode in episodes),
+    )
+
+
+def _successes(
+    task: Task, episodes: Sequence[RealEpisode], states: Tensor, taken: Tensor, contexts: Tensor
+) -> NDArray[np.bool_] | None:
+    """Return which episodes ended in the goal; none that ended before its time did."""
+    whole = np.array([episode.note is None for episode in episodes])
     if task.success is not None:
-        before, after = states[every, lengths - 1], states[every, lengths]
-        successes = task.success(before, taken[every, lengths - 1], after, contexts).numpy()
-    return Playthrough(states, taken, lengths, returns, successes, frames)
+        every = range(len(episodes))
+        last = np.maximum([episode.length for episode in episodes], 1)
+        before, after = states[every, last - 1], states[every, last]
+        found = task.success(before, taken[every, last - 1], after, contexts)
+        return cast(NDArray[np.bool_], np.logical_and(found.numpy(), whole))
+    told = [episode.is_success for episode in episodes]
+    if all(one is None for one in told):
+        return None
+    return cast(NDArray[np.bool_], np.array([bool(one) for one in told]) & whole)
 
 
-def _vectors(raw: list[Any]) -> Tensor:
-    rows = [one["observation"] if isinstance(one, dict) else one for one in raw]
-    return torch.from_numpy(np.stack(rows)).float()
+def _rows(vectors: list[NDArray[np.floating]]) -> Tensor:
+    return torch.from_numpy(np.stack(vectors))

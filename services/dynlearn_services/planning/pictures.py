@@ -49,7 +49,7 @@ def draw_imagined(
     device = dynamics.device
     imagined = rollout(
         dynamics,
-        observations[:1].to(device),
+        observations[:1].to(device, getattr(dynamics, "observation_dtype", torch.float32)),
         actions[None, None].to(device),
         _PARTICLES,
         "tsinf",

@@ -13,7 +13,7 @@ from dynlearn.storage.uri import without_secrets
 from dynlearn.task import describe_columns
 from dynlearn.training.dataset import split_dataset
 from dynlearn.training.fit import TrainedModel
-from dynlearn.training.provenance import write_training
+from dynlearn.training.provenance import ENVIRONMENT_KWARGS, write_training
 
 _EVALUATION_HORIZON = 15
 
@@ -38,7 +38,7 @@ def publish(
     split = split_dataset(config, store)
     held_out = split.test if len(split.test) else split.validation
     header = store.header
-    columns = describe_columns(header.environment, trained.model.spec.observation_size)
+    columns = describe_columns(header.environment, trained.model.spec.observation_space)
     evaluation = evaluate(
         trained.model,
         store.table(held_out),
@@ -49,6 +49,7 @@ def publish(
     )
     made: dict[str, JsonValue] = {
         "environment": header.environment,
+        **({ENVIRONMENT_KWARGS: header.env_kwargs} if header.env_kwargs else {}),
         "dataset": without_secrets(config.dataset),
         "dataset checksum": header.checksum,
         "objective": make_objective(config).describe(),

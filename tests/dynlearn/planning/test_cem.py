@@ -262,16 +262,63 @@ def test_nothing_but_failures_is_an_error() -> None:
     planner = _planner(Broken(lambda action: action < 9), _near, BOX, SETTINGS)
     with pytest.raises(NumericalFailure, match="expected finite imagined returns, got none"):
         planner.plan(torch.zeros(2, 1), torch.ones(2, 1))
-    planner = _planner(Walk(), _near, BOX, SETTINGS)
-    with pytest.raises(NumericalFailure):
-        planner.plan(torch.tensor([[0.0], [math.nan]]), torch.ones(2, 1))
+
+
+def test_a_lost_start_state_takes_nothing_from_the_others() -> None:
+    alone, beside = (_planner(Walk(), _near, BOX, SETTINGS) for _ in range(2))
+    goal = torch.ones(2, 1)
+    for _ in range(3):
+        expected = alone.plan(torch.tensor([[0.0], [0.5]]), goal)
+        action = beside.plan(torch.tensor([[0.0], [math.nan]]), goal)
+        assert torch.equal(action[0], expected[0])
+        assert action[1].isnan().all()
+    # What is found again is planned for again.
+    assert beside.plan(torch.zeros(2, 1), goal).isfinite().all()
+
+
+def test_a_score_of_nan_ranks_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamics of others may judge by themselves, and not as carefully."""
+
+    def judged(
+        estimator: Estimator, observation: Tensor, actions: Tensor, context: Tensor, seed: int
+    ) -> Returns:
+        score = actions[:, :, 0, 0].clone()
+        score[score > 0] = math.nan
+        return Returns(score, score, score)
+
+    monkeypatch.setattr(Estimator, "returns", judged)
+    action = _planner(Walk(), _near, BOX, SETTINGS).plan(torch.zeros(1, 1), torch.ones(1, 1))
+    assert -0.1 < float(action) <= 0
+
+
+def test_arrays_are_taken_and_tensors_of_the_usual_kind_given() -> None:
+    start, goal = np.zeros((2, 1)), np.array([[0.4], [-0.6]])
+    start.flags.writeable = goal.flags.writeable = False
+    action = _planner(Walk(), _near, BOX, SETTINGS).plan(start, goal)
+    again = _planner(Walk(), _near, BOX, SETTINGS).plan(
+        torch.zeros(2, 1), torch.tensor([[0.4], [-0.6]])
+    )
+    assert torch.equal(action, again)
+    weight = torch.ones(1, requires_grad=True)
+    (action * weight).sum().backward()  # type: ignore[no-untyped-call]
+    action.clamp_(-0.1, 0.1)
+    assert weight.grad is not None
 
 
 @pytest.mark.parametrize(
     ("space", "options", "message"),
     [
-        (DiscreteSpace(n=3), {}, "expected continuous actions for CEM"),
-        (BoxSpace(low=(-np.inf,), high=(1,)), {}, "expected bounded actions for CEM"),
+        (DiscreteSpace(n=3), {}, "expected continuous actions for CEM, got choices 0 to 2; a pl"),
+        (
+            BoxSpace(low=(0, 0), high=(1, 1), columns=("grip=0", "grip=1"), one_hot=((0, 2),)),
+            {},
+            "expected continuous actions for CEM, got whole numbers in grip=0, grip=1; a planner",
+        ),
+        (
+            BoxSpace(low=(-np.inf,), high=(1,)),
+            {},
+            r"expected bounded actions for CEM, got no bound of action\[0\]",
+        ),
         (BOX, {"elites": 65}, "expected at most 64 elites, got 65"),
     ],
 )

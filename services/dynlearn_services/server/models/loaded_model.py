@@ -1,10 +1,11 @@
 """LoadedModel: a model version in memory, by its protocol names."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from dynlearn.config.choices import PredictionPrecision
@@ -17,6 +18,7 @@ from dynlearn.protocol.names import REWARD_MEAN, SAMPLE, SAMPLE_MEMBER
 from dynlearn.protocol.tensors import Array
 from dynlearn.registry import ModelVersion
 from dynlearn.spaces import DiscreteSpace
+from dynlearn.training.provenance import read_environment
 from dynlearn_services.server.models.inputs import Inputs
 from dynlearn_services.server.models.outputs import ATTRIBUTES, SAMPLES, Outputs
 from dynlearn_services.server.models.sampling import Draw, Samples, predict
@@ -34,6 +36,8 @@ class LoadedModel:
         version: its concrete version.
         model: what runs.
         reward: what it has learned of the reward, where it has.
+        environment: whose data it was trained on, where that is known.
+        env_kwargs: what that environment was made with.
         outputs: what it gives.
         size: of its weights, in bytes.
         last_used: a time of `time.monotonic`, kept by whoever looks after versions.
@@ -45,11 +49,15 @@ class LoadedModel:
         version: str,
         model: DynamicsModel,
         reward: LearnedReward | None = None,
+        environment: str | None = None,
+        env_kwargs: Mapping[str, JsonValue] | None = None,
     ):
         self.name = name
         self.version = version
         self.model = model
         self.reward = reward
+        self.environment = environment
+        self.env_kwargs = env_kwargs or {}
         self.last_used = time.monotonic()
         self.size = model.regressor.nbytes
         self.outputs = Outputs(model, with_reward=reward is not None)
@@ -66,7 +74,8 @@ class LoadedModel:
             CorruptData: a file is gone, truncated or altered.
         """
         published = load_published(version.folder, device, precision)
-        return cls(version.name, version.version, published.dynamics, published.reward)
+        environment = read_environment(version.folder)
+        return cls(version.name, version.version, *published, *environment)
 
     @property
     def context_size(self) -> int:

@@ -57,6 +57,8 @@ def describe(
             context_size=loaded.context_size,
             precision=loaded.model.precision,
             rewards=rewards,
+            environment=loaded.environment,
+            env_kwargs=loaded.env_kwargs,
             limits=limits,
         ),
     )
