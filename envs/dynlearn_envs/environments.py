@@ -34,7 +34,8 @@ Environment = gymnasium.Env[Any, Any]
 VectorEnvironment = gymnasium.vector.VectorEnv[Any, Any, Any]
 
 _DRAWING_MEND = (
-    "for MuJoCo without a screen install libEGL and set MUJOCO_GL=egl, or go without pictures"
+    "for MuJoCo without a screen install libEGL and set MUJOCO_GL=egl, or go without pictures "
+    "(--no-pictures)"
 )
 
 
@@ -176,12 +177,12 @@ def describe_spaces(environment: Environment) -> tuple[ObservationSpace, ActionS
     )
 
 
-def registered_kwargs(env_id: str) -> dict[str, Any]:
-    """Return what an environment is made with by its registration; nothing where it is unknown."""
+def registration(env_id: str) -> EnvSpec | None:
+    """Return how an environment is made where nothing else is said; None where it is unknown."""
     try:
-        return _find_spec(env_id).kwargs
+        return _find_spec(env_id)
     except NotFound:
-        return {}
+        return None
 
 
 def _find_spec(env_id: str) -> EnvSpec:

@@ -14,7 +14,7 @@ from dynlearn_envs.environments import (
     describe_spaces,
     make_environment,
     make_vector_environment,
-    registered_kwargs,
+    registration,
 )
 from dynlearn_envs.object_slide.environment import ObjectSlideVectorEnv
 
@@ -183,8 +183,10 @@ def test_nested_spaces_are_seen_flat(nested: str) -> None:
 def test_environments_are_made_with_what_is_given(nested: str) -> None:
     environment = make_environment(nested, kwargs={"g": 2.0})
     assert environment.reset()[0][0] == 2
-    assert registered_kwargs(nested) == {"g": 9.0}
-    assert registered_kwargs("nowhere/Env-v0") == {}
+    spec = registration(nested)
+    assert spec is not None
+    assert spec.kwargs == {"g": 9.0}
+    assert registration("nowhere/Env-v0") is None
     with pytest.raises(InvalidInput, match=r"TypeError.*give other --env-kwargs than") as caught:
         make_environment(nested, kwargs={"gee": 2.0})
     assert "\n" not in str(caught.value)

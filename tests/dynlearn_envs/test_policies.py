@@ -195,3 +195,24 @@ def test_noise_levels_and_random_episodes_mix() -> None:
     np.testing.assert_allclose(levels[is_random], 1 / np.sqrt(3), atol=0.08)
     quantiles = np.quantile(levels[~is_random], [0.1, 0.5, 0.9])
     np.testing.assert_allclose(quantiles, [0.02, 0.1, 0.18], atol=0.02)
+
+
+def test_random_choices_among_real_numbers() -> None:
+    hand = BoxSpace(
+        low=(-2, 0, 0, 0, -1),
+        high=(2, 1, 1, 1, 3),
+        one_hot=((1, 3),),
+        integers=(4,),
+        dtype="float32",
+    )
+    policy = make_policy("random", "elsewhere/Hand-v0", hand)
+    policy.reset(generators(list(range(300))), 1)
+    actions = policy.act(None)
+    assert (actions[:, 1:4].sum(1) == 1).all()
+    # Each of three choices a third of the time, each of five numbers a fifth.
+    np.testing.assert_allclose(actions[:, 1:4].mean(0), 1 / 3, atol=0.1)
+    numbers, counts = np.unique(actions[:, 4], return_counts=True)
+    assert numbers.tolist() == [-1, 0, 1, 2, 3]
+    np.testing.assert_allclose(counts / 300, 1 / 5, atol=0.1)
+    assert len(np.unique(actions[:, 0])) == 300
+    assert actions.dtype == np.float32

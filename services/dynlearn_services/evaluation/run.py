@@ -1,5 +1,6 @@
 """Evaluation of a published model, on its own test episodes or on another dataset."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from dynlearn.registry import Registry
 from dynlearn.storage.uri import without_secrets
 from dynlearn.task import describe_columns
 from dynlearn.training.dataset import split_dataset
-from dynlearn.training.provenance import read_training
+from dynlearn.training.provenance import read_environment, read_training
 from dynlearn_services.home import Home
+
+_log = logging.getLogger(__name__)
 
 
 def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
@@ -31,6 +34,15 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
     if store.header.environment != made["environment"]:
         raise InvalidInput(
             f"expected a dataset of {made['environment']}, got one of {store.header.environment}"
+        )
+    made_with = read_environment(version.folder)[1]
+    if store.header.env_kwargs != made_with:
+        _log.warning(
+            "warning: expected episodes of %s as in the model's data, made with %s, got some made "
+            "with %s; the model has learned from another",
+            store.header.environment,
+            made_with,
+            store.header.env_kwargs,
         )
     episodes = None
     if config.dataset is None:

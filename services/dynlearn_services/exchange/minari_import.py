@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from textwrap import shorten
 from typing import Any
 
@@ -31,7 +32,7 @@ from dynlearn.data.writer import EpisodeWriter
 from dynlearn.errors import CorruptData, NotFound
 from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.task import describe_columns
-from dynlearn_envs.environments import registered_kwargs
+from dynlearn_envs.environments import registration
 from dynlearn_services.exchange.minari_folder import minari_folder, path_of, require_there
 
 _EPISODES_AT_ONCE = 500
@@ -121,18 +122,22 @@ def _made_with(spec: EnvSpec | None) -> dict[str, JsonValue]:
     """Return how the environment was made, as far as its registration does not say so."""
     if spec is None:
         return {}
-    known = registered_kwargs(spec.id)
-    given = {
+    known = registration(spec.id)
+    made: dict[str, JsonValue] = {}
+    if spec.max_episode_steps is not None and (
+        known is None or known.max_episode_steps != spec.max_episode_steps
+    ):
+        made["max_steps"] = spec.max_episode_steps
+    kwargs = {
         name: value
         for name, value in spec.kwargs.items()
-        if name != "render_mode" and (name not in known or known[name] != value)
+        if name != "render_mode" and not (known and known.kwargs.get(name, spec) == value)
     }
-    try:
-        kwargs = TypeAdapter(dict[str, JsonValue]).validate_python(given)
-    except ValidationError:
-        # Objects of Python, which only the recorder could make.
-        return {}
-    return {ENV_KWARGS: kwargs} if kwargs else {}
+    # Else objects of Python, which only the recorder could make.
+    with suppress(ValidationError):
+        if kwargs:
+            made[ENV_KWARGS] = TypeAdapter(dict[str, JsonValue]).validate_python(kwargs)
+    return made
 
 
 def _with_dtype(space: BoxSpace, values: NDArray[Any]) -> BoxSpace:

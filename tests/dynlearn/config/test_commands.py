@@ -12,6 +12,8 @@ from dynlearn.config import (
     ServeConfig,
     TrainConfig,
 )
+from dynlearn.config.parsing import parse_config
+from dynlearn.errors import InvalidInput
 
 KINDS = [CollectConfig, TrainConfig, EvaluateConfig, ServeConfig, PlanConfig]
 NEEDED = {"dataset": "d", "model": "m"}
@@ -101,3 +103,30 @@ def test_a_server_plans_in_its_own_precision() -> None:
     assert PlanConfig(model="m", precision="bfloat16").precision == "bfloat16"
     with pytest.raises(ValidationError, match="give it to `dynlearn serve`"):
         PlanConfig(model="m", precision="bfloat16", url="http://127.0.0.1:8000")
+
+
+@pytest.mark.parametrize("kind", [CollectConfig, PlanConfig])
+def test_environments_take_json(kind: type[Config]) -> None:
+    for given in ('{"g": 2.0, "wind": [1, null]}', {"g": 2.0, "wind": [1, None]}):
+        config = parse_config(kind, _with(kind, given))
+        assert config.model_dump()["env_kwargs"] == {"g": 2.0, "wind": [1, None]}
+
+
+@pytest.mark.parametrize(
+    "text", ["g=2.0", "[1]", "3", '{"g": NaN}', '{"g": 1', "[" * 100_000, {"g": float("nan")}]
+)
+def test_what_is_no_json_object_is_refused(text: object) -> None:
+    with pytest.raises(InvalidInput, match="--env-kwargs: expected") as caught:
+        parse_config(CollectConfig, _with(CollectConfig, text))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def _with(kind: type[Config], kwargs: object) -> dict[str, object]:
+    needed = {key: value for key, value in NEEDED.items() if key in kind.model_fields}
+    return {**needed, "env_kwargs": kwargs}
+
+
+def test_a_dataset_without_kwargs_is_described_as_before() -> None:
+    assert "env_kwargs" not in CollectConfig(dataset="d").content()
+    assert CollectConfig(dataset="d", env_kwargs={"g": 2}).content()["env_kwargs"] == {"g": 2}

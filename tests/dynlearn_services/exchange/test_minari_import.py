@@ -99,9 +99,10 @@ def test_an_environment_that_cannot_be_written_down_is_left_out(tmp_path: Path) 
 
 
 def test_what_the_registration_says_is_not_repeated(tmp_path: Path) -> None:
-    export_minari(collected(tmp_path / "data", "CartPole-v1", max_steps=20), "cart-v0")
-    finished = import_minari("cart-v0", str(tmp_path / "again"))
-    assert finished.config == {"minari_dataset": "cart-v0"}
+    for name, changes in (("cart-v0", {}), ("short-v0", {"max_steps": 20})):
+        export_minari(collected(tmp_path / name, "CartPole-v1", **changes), name)
+        finished = import_minari(name, str(tmp_path / f"again-{name}"))
+        assert finished.config == {"minari_dataset": name, **changes}
 
 
 def test_minari_opens_an_export(tmp_path: Path, minari_root: Path) -> None:

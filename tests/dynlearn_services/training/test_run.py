@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,15 +10,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dynlearn.config import EvaluateConfig, TrainConfig
 from dynlearn.data.episodes import Episode
-from dynlearn.data.header import DatasetHeader
+from dynlearn.data.header import DatasetHeader, read_header, save_header
 from dynlearn.data.writer import EpisodeWriter
 from dynlearn.errors import Busy, InvalidInput
 from dynlearn.models.published import load_published
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
+from dynlearn.storage.folder import open_folder
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.progress import Progress
-from dynlearn.training.provenance import read_training
+from dynlearn.training.provenance import read_environment, read_training
 from dynlearn_services.evaluation.run import run_evaluation
 from dynlearn_services.home import Home
 from dynlearn_services.training.run import TrainingStopped, run_training
@@ -113,6 +115,24 @@ def test_a_run_that_is_going_on_is_not_resumed_beside_it(home: Home) -> None:
     run_training(CONFIG, home, Hooks(on_progress=resume_it))
     assert len(refused) == 4
     assert Registry(home.models).versions("walk") == ["1"]
+
+
+def test_what_the_environment_was_made_with_is_kept_and_compared(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(home.dataset("walk"))
+    header = read_header(str(folder))
+    made = header.model_copy(update={"config": {"env_kwargs": {"g": 2.0}}})
+    shutil.copytree(folder, home.dataset("moon"))
+    save_header(open_folder(home.dataset("moon")), made)
+    version, _ = run_training(CONFIG.model_copy(update={"dataset": "moon"}), home)
+    assert read_environment(version.folder) == ("elsewhere/Walk-v0", {"g": 2.0})
+    assert "| environment made with | {'g': 2.0} |" in (version.folder / "README.md").read_text()
+    for dataset, warnings in (("moon", 0), ("walk", 1)):
+        caplog.clear()
+        run_evaluation(EvaluateConfig(model="walk", dataset=dataset, horizon=2), home)
+        told = [message for message in caplog.messages if "made with {'g': 2.0}, got" in message]
+        assert len(told) == warnings
 
 
 @pytest.fixture(scope="module")
