@@ -169,16 +169,20 @@ class EpisodeTable:
 
     def cut(self, position: int, steps: int) -> Iterator[EpisodeTable]:
         """Go through the parts of one episode, of so many steps each; their arrays are views."""
+        length = int(self.lengths[position])
+        for first in range(0, length, steps):
+            yield self.stretch(position, first, min(first + steps, length))
+
+    def stretch(self, position: int, first: int, last: int) -> EpisodeTable:
+        """Return steps ``first`` to ``last - 1`` of an episode as one; its arrays are views."""
         step = int(self.lengths[:position].sum())
-        end = step + int(self.lengths[position])
-        for first in range(step, end, steps):
-            last = min(first + steps, end)
-            places = slice(first + position, last + position + 1)
-            rows: dict[str, Any] = {n: _part(getattr(self, n), places) for n in STATE_ARRAYS}
-            rows |= {n: _part(getattr(self, n), slice(first, last)) for n in STEP_ARRAYS}
-            one = slice(position, position + 1)
-            length = np.array([last - first], dtype=np.int64)
-            yield EpisodeTable(self.indices[one], self.seeds[one], length, **rows)
+        steps = slice(step + first, step + last)
+        states = slice(steps.start + position, steps.stop + position + 1)
+        rows: dict[str, Any] = {name: _part(getattr(self, name), states) for name in STATE_ARRAYS}
+        rows |= {name: _part(getattr(self, name), steps) for name in STEP_ARRAYS}
+        one = slice(position, position + 1)
+        length = np.array([last - first], dtype=np.int64)
+        return EpisodeTable(self.indices[one], self.seeds[one], length, **rows)
 
     def check(self) -> None:
         """Check what `Episode` checks, for all episodes at once.

@@ -31,12 +31,13 @@ class EpisodeStore:
 
     Attributes:
         header: what the dataset is.
+        folder: where it is.
     """
 
     def __init__(self, folder: Folder, header: DatasetHeader):
         """Use `open`."""
         self.header = header
-        self._folder = folder
+        self.folder = folder
         self._shards = ShardFolder(folder, header)
         self._checked: set[int] = set()
 
@@ -102,34 +103,47 @@ class EpisodeStore:
             info, own = self._shards.examine(shard)
             if info != expected:
                 raise CorruptData(
-                    f"expected {shard_file(shard)} of {self._folder.shown} as {HEADER_FILE} "
+                    f"expected {shard_file(shard)} of {self.folder.shown} as {HEADER_FILE} "
                     f"describes it, got another; collect the dataset anew"
                 )
             digests += own
         if checksum_of(digests) != self.header.checksum:
             raise CorruptData(
-                f"expected the checksum of all episodes in {HEADER_FILE} of {self._folder.shown}, "
+                f"expected the checksum of all episodes in {HEADER_FILE} of {self.folder.shown}, "
                 f"got {self.header.checksum}; collect the dataset anew"
             )
 
+    def tables(self) -> Iterator[EpisodeTable]:
+        """Go through all episodes, a file at a time.
+
+        Raises:
+            CorruptData: a shard cannot be read, or was altered.
+        """
+        yield from (self._read(shard) for shard in range(self.header.shard_count))
+
     def _tables(self, indices: ArrayLike | None) -> Iterator[EpisodeTable]:
         if indices is None:
-            yield from (self._read(shard) for shard in range(self.header.shard_count))
+            yield from self.tables()
             return
         for table, positions in self._chosen(indices):
             yield table.select(positions)
 
     def _chosen(self, indices: ArrayLike) -> Iterator[tuple[EpisodeTable, NDArray[np.int64]]]:
         """Go through the shards with episodes at ``indices``, and their places in each."""
+        chosen = self._checked_indices(indices)
+        shards, positions = np.divmod(chosen, self.header.episodes_per_shard)
+        for shard in np.unique(shards).tolist():
+            yield self._read(shard), positions[shards == shard]
+
+    def _checked_indices(self, indices: ArrayLike) -> NDArray[np.int64]:
+        """Return indices of episodes in ascending order."""
         chosen = np.sort(np.asarray(indices, dtype=np.int64).reshape(-1))
         if not chosen.size or chosen[0] < 0 or chosen[-1] >= self.header.episodes:
             raise InvalidInput(
                 f"expected episode indices from 0 to {self.header.episodes - 1}, got "
                 + (f"{chosen[0]} to {chosen[-1]}" if chosen.size else "none")
             )
-        shards, positions = np.divmod(chosen, self.header.episodes_per_shard)
-        for shard in np.unique(shards).tolist():
-            yield self._read(shard), positions[shards == shard]
+        return chosen
 
     def _read(self, shard: int) -> EpisodeTable:
         table = self._shards.read(shard)

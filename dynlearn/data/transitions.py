@@ -124,6 +124,12 @@ class EpisodeSplit:
     test: NDArray[np.int64]
 
 
+def held_out(episodes: int, validation_share: float, test_share: float) -> tuple[int, int]:
+    """Return how many of so many episodes are for validation and for testing."""
+    validation = max(1, round(episodes * validation_share))
+    return validation, max(1, round(episodes * test_share)) if test_share > 0 else 0
+
+
 def split_episodes(
     episodes: int, validation_share: float, test_share: float, seed: int
 ) -> EpisodeSplit:
@@ -132,12 +138,11 @@ def split_episodes(
     Raises:
         InvalidInput: there are too few episodes.
     """
-    validation = max(1, round(episodes * validation_share))
-    test = max(1, round(episodes * test_share)) if test_share > 0 else 0
+    validation, test = held_out(episodes, validation_share, test_share)
     if validation + test >= episodes:
         raise InvalidInput(
             f"expected enough episodes to train on beside {validation} for validation and {test} "
-            f"for testing, got {episodes} in all; collect more or lower the shares"
+            f"for testing, got {episodes} in all; collect more or longer ones, or lower the shares"
         )
     order = np.random.default_rng(seed).permutation(episodes)
     return EpisodeSplit(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
 from dynlearn.config import TrainConfig
+from dynlearn.data.blocks import BlockStore
 from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.store import EpisodeStore
-from dynlearn.data.transitions import EpisodeSplit, cut_transitions, split_episodes
+from dynlearn.data.transitions import EpisodeSplit, cut_transitions, held_out, split_episodes
 from dynlearn.errors import InvalidInput
 from dynlearn.training.extras import fit_reward, reward_samples
 from dynlearn.training.fit import TrainedModel, dynamics_samples, fit_samples, model_spec
@@ -19,12 +21,27 @@ from dynlearn.training.training_data import Samples, gather
 _PIECE = 2**15
 """Steps that are read at a time."""
 
+_log = logging.getLogger(__name__)
 
-def split_dataset(config: TrainConfig, store: EpisodeStore) -> EpisodeSplit:
-    """Return which of the dataset's episodes this configuration trains, selects and tests on."""
-    return split_episodes(
-        store.header.episodes, config.validation_share, config.test_share, config.seed
-    )
+
+def split_dataset(config: TrainConfig, store: EpisodeStore) -> tuple[EpisodeStore, EpisodeSplit]:
+    """Return the episodes, and which of them a configuration trains, selects and tests on.
+
+    Where there are too few to be told apart, such as one long trajectory, it is blocks of them.
+
+    Raises:
+        InvalidInput: they are too few, and too short to be cut.
+    """
+    shares = config.validation_share, config.test_share
+    if _are_too_few(store, *shares):
+        blocks = BlockStore(store)
+        store = store if _are_too_few(blocks, *shares) else blocks
+    return store, split_episodes(store.header.episodes, *shares, config.seed)
+
+
+def _are_too_few(store: EpisodeStore, validation_share: float, test_share: float) -> bool:
+    episodes = store.header.episodes
+    return sum(held_out(episodes, validation_share, test_share)) >= episodes
 
 
 def train(
@@ -48,7 +65,9 @@ def train(
         raise InvalidInput(
             f"expected at most {config.members} elites, got {config.elites}; raise members"
         )
-    split = split_dataset(config, store)
+    store, split = split_dataset(config, store)
+    if isinstance(store, BlockStore):
+        _log.info("%s", store.describe())
     space = header.action_space
     moves = (cut_transitions(table, space) for table in store.pieces(split.train, _PIECE))
     spec = with_ranges(spec, moves)

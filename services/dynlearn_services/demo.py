@@ -194,7 +194,8 @@ def _query(home: Home, version: ModelVersion, url: str) -> tuple[float, int, flo
     """Ask the server for its held-out transitions: RMSE over all columns, rows, seconds."""
     training, _ = read_training(version.folder)
     store = EpisodeStore.open(home.dataset(training.dataset))
-    table = store.table(split_dataset(training, store).test)
+    store, split = split_dataset(training, store)
+    table = store.table(split.test)
     transitions = cut_transitions(table, store.header.action_space)
     with DynamicsClient(url, version.name) as client:
         began = time.perf_counter()

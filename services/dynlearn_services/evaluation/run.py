@@ -46,7 +46,8 @@ def run_evaluation(config: EvaluateConfig, home: Home) -> tuple[Metrics, Path]:
         )
     episodes = None
     if config.dataset is None:
-        episodes = split_dataset(training, store).test
+        store, split = split_dataset(training, store)
+        episodes = split.test
         if len(episodes) == 0:
             raise InvalidInput(
                 "expected a model trained with a test share above zero, got none; name a --dataset"

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from dynlearn.config import TrainConfig
+from dynlearn.data.blocks import BlockStore
 from dynlearn.data.store import EpisodeStore
 from dynlearn.evaluation import Metrics, evaluate, write_report
 from dynlearn.objectives import make_objective
@@ -35,7 +36,7 @@ def publish(
     Raises:
         NumericalFailure: a prediction is not finite.
     """
-    split = split_dataset(config, store)
+    store, split = split_dataset(config, store)
     held_out = split.test if len(split.test) else split.validation
     header = store.header
     columns = describe_columns(header.environment, trained.model.spec.observation_space)
@@ -55,7 +56,7 @@ def publish(
         "objective": make_objective(config).describe(),
         "covariance": config.covariance,
         "updates": trained.updates,
-        "trained on": f"{len(split.train)} episodes",
+        "trained on": f"{len(split.train)} {_parts(store)}",
         "seed": config.seed,
     }
 
@@ -81,3 +82,9 @@ def publish(
         )
 
     return registry.publish(config.model, write), evaluation.metrics
+
+
+def _parts(store: EpisodeStore) -> str:
+    if isinstance(store, BlockStore):
+        return f"blocks; {store.describe()}"
+    return "episodes"

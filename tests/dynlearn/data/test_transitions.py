@@ -104,7 +104,7 @@ def test_a_split_has_the_shares_and_depends_on_the_seed() -> None:
 
 
 def test_too_few_episodes_to_split() -> None:
-    with pytest.raises(InvalidInput, match="got 2 in all; collect more or lower the shares"):
+    with pytest.raises(InvalidInput, match="got 2 in all; collect more or longer ones, or"):
         split_episodes(2, 0.1, 0.1, 0)
 
 

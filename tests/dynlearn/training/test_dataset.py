@@ -43,6 +43,8 @@ def _dataset(
     actions: ActionSpace = BoxSpace(low=(-1,), high=(1,)),  # noqa: B008
     spoil: tuple[int, ...] = (),
     reward_scale: float = 1.0,
+    count: int = EPISODES,
+    steps: int = STEPS,
 ) -> EpisodeStore:
     """A walk: the first column moves by 0.1 times the action, the second by the first.
 
@@ -57,18 +59,18 @@ def _dataset(
         action_space=actions,
         policy="random",
         config={},
-        planned=EPISODES,
-        episodes_per_shard=EPISODES,
+        planned=count,
+        episodes_per_shard=count,
     )
     store = EpisodeWriter.create(str(folder), header)
     episodes = []
-    for index in range(EPISODES):
+    for index in range(count):
         rng = np.random.default_rng(index)
         if isinstance(actions, DiscreteSpace):
-            action = rng.integers(actions.start, actions.start + actions.n, STEPS)
+            action = rng.integers(actions.start, actions.start + actions.n, steps)
             push = action.astype(np.float64)
         else:
-            action = rng.uniform(-1, 1, (STEPS, 1)).astype(np.float32)
+            action = rng.uniform(-1, 1, (steps, 1)).astype(np.float32)
             push = action[:, 0]
         position = np.concatenate([[0], np.cumsum(0.1 * push)])
         track = np.concatenate([[1], 1 + np.cumsum(position[:-1])])
@@ -80,8 +82,8 @@ def _dataset(
                 observations=observations + 1000 * (index in spoil),
                 actions=action,
                 rewards=reward_scale * position[1:],
-                terminated=np.zeros(STEPS, dtype=bool),
-                truncated=np.arange(STEPS) == STEPS - 1,
+                terminated=np.zeros(steps, dtype=bool),
+                truncated=np.arange(steps) == steps - 1,
             )
         )
     store.append(episodes)
@@ -104,7 +106,8 @@ def test_a_dataset_becomes_a_model_that_predicts_it(tmp_path: Path) -> None:
     assert trained.updates == 600
     assert [entry["update"] for entry in trained.history] == updates
     assert not trained.model.regressor.training
-    table = store.table(split_dataset(config, store).test)
+    store, split = split_dataset(config, store)
+    table = store.table(split.test)
     for episode in table:
         prediction = trained.model.predict(episode.observations[:-1], episode.actions)
         error = (prediction.mean.numpy() - episode.observations[1:]).std(0)
@@ -114,7 +117,7 @@ def test_a_dataset_becomes_a_model_that_predicts_it(tmp_path: Path) -> None:
 
 def test_the_test_episodes_are_left_alone(tmp_path: Path) -> None:
     store = _dataset(tmp_path / "d")
-    split = split_dataset(_config(), store)
+    _, split = split_dataset(_config(), store)
     assert (len(split.train), len(split.validation), len(split.test)) == (16, 2, 2)
     clean = train(_config(), store)
     spoilt = train(_config(), _dataset(tmp_path / "t", spoil=tuple(split.test.tolist())))
@@ -140,7 +143,8 @@ def test_the_reward_is_learned_where_that_is_asked_for(tmp_path: Path) -> None:
     assert plain.reward is None
     assert _equal(plain.model, both.model)
     assert both.reward is not None
-    table = store.table(split_dataset(_config(), store).test)
+    _, split = split_dataset(_config(), store)
+    table = store.table(split.test)
     assert reward_rmse(both.reward, table, store.header.action_space) < 0.3 * table.rewards.std()
 
 
@@ -248,3 +252,28 @@ def test_a_model_that_cannot_be_built_is_refused(
 def test_objectives_without_a_full_covariance_refuse_it(tmp_path: Path, objective: str) -> None:
     with pytest.raises(InvalidInput, match=f"expected a diagonal covariance with {objective}"):
         train(_config(objective=objective, covariance="full"), _dataset(tmp_path / "d"))
+
+
+def test_one_long_trajectory_is_split_within(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    store = _dataset(tmp_path / "d", count=1, steps=410)
+    config = _config(max_updates=600, validate_every=100)
+    trained = train(config, store)
+    assert trained is not None
+    assert caplog.messages[0] == (
+        "1 episode is split within, into 34 blocks of about 11 steps with gaps of 1"
+    )
+    blocks, split = split_dataset(config, store)
+    assert (len(split.train), len(split.validation), len(split.test)) == (28, 3, 3)
+    for episode in blocks.table(split.test):
+        prediction = trained.model.predict(episode.observations[:-1], episode.actions)
+        error = (prediction.mean.numpy() - episode.observations[1:]).std(0)
+        change = np.diff(episode.observations, axis=0).std(0)
+        assert (error < 0.3 * change).all()
+
+
+def test_a_trajectory_too_short_to_be_cut_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="got 1 in all; collect more or longer ones"):
+        train(_config(), _dataset(tmp_path / "d", count=1, steps=12))
