@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dynlearn.data.episodes import EpisodeTable
 from dynlearn.errors import NotFound
 from dynlearn.task import Task, find_task
+from dynlearn_services.collection.recorder import Played
 
 
 class Measures:
@@ -24,6 +25,7 @@ class Measures:
         except NotFound:
             self._task = None
         self._episodes = self._transitions = self._contacts = self._successes = 0
+        self._knows_success = self._task is not None and self._task.success is not None
 
     @property
     def contact_share(self) -> float | None:
@@ -34,13 +36,21 @@ class Measures:
 
     @property
     def success_share(self) -> float | None:
-        """The share of episodes whose last transition ends in success, if the task knows it."""
-        if self._task is None or self._task.success is None or not self._episodes:
-            return None
-        return self._successes / self._episodes
+        """The share of episodes whose last transition ends in success.
 
-    def add(self, table: EpisodeTable) -> None:
+        None if neither the environment's task nor the environment itself knows success.
+        """
+        return self._successes / self._episodes if self._episodes else None
+
+    def add(self, played: Played) -> None:
         """Count in more episodes."""
+        table = played.table
+        if self._knows_success:
+            self._episodes += len(table)
+        else:
+            told = [one for one in played.successes if one is not None]
+            self._episodes += len(told)
+            self._successes += sum(told)
         if self._task is None:
             return
         # Here and not above: the workers play while torch is being imported.
@@ -52,7 +62,6 @@ class Measures:
             self._successes += int(self._task.success(*(part[last] for part in transitions)).sum())
         if self._task.contact is not None:
             self._contacts += int(self._task.contact(*transitions).sum())
-        self._episodes += len(table)
         self._transitions += table.steps
 
 

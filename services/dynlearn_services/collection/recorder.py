@@ -6,7 +6,7 @@ Shapes: B episodes of a block, T steps, O observation, A action, G goal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,18 @@ from dynlearn.spaces import ActionSpace, ObservationSpace
 
 Array = NDArray[Any]
 Rows = int | slice
+
+
+class Played(NamedTuple):
+    """Episodes that were played.
+
+    Attributes:
+        table: what was taken down.
+        successes: whether each ended in success, as its environment says; None where it does not.
+    """
+
+    table: EpisodeTable
+    successes: tuple[bool | None, ...]
 
 
 class Recorder:
@@ -32,6 +44,7 @@ class Recorder:
         """Make room for them."""
         self.max_steps = max_steps
         self.lengths = np.zeros(episodes, dtype=np.int64)
+        self._successes: list[bool | None] = [None] * episodes
         boxes = {"observations": observation_space.observation}
         if observation_space.goal is not None:
             boxes |= dict.fromkeys(("achieved_goals", "desired_goals"), observation_space.goal)
@@ -74,6 +87,14 @@ class Recorder:
         values = (action, reward, terminated, truncated)
         for array, value in zip(self._steps.values(), values, strict=True):
             array[rows, step] = value
+
+    def success(self, row: int, is_success: Any) -> None:
+        """Take down what the environment says of the success of an episode's last step."""
+        self._successes[row] = None if is_success is None else bool(is_success)
+
+    def played(self, indices: Sequence[int], seeds: Sequence[int]) -> Played:
+        """Return the episodes, each up to its own end, and which succeeded."""
+        return Played(self.table(indices, seeds), tuple(self._successes))
 
     def table(self, indices: Sequence[int], seeds: Sequence[int]) -> EpisodeTable:
         """Return the episodes, each up to its own end."""

@@ -63,9 +63,9 @@ def collect(
             dataset.abandon_if_empty()
             raise
         try:
-            with closing(play_blocks(config, max_steps, writer.missing_blocks(size))) as tables:
-                for table in tables:
-                    writer.take(table)
+            with closing(play_blocks(config, max_steps, writer.missing_blocks(size))) as blocks:
+                for played in blocks:
+                    writer.take(played)
         except BaseException:
             writer.save()
             dataset.abandon_if_empty()

@@ -16,7 +16,6 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from dynlearn.config import CollectConfig
-from dynlearn.data.episodes import EpisodeTable
 from dynlearn_envs.environments import (
     Environment,
     VectorEnvironment,
@@ -25,7 +24,10 @@ from dynlearn_envs.environments import (
     make_vector_environment,
 )
 from dynlearn_envs.policies import Policy, make_policy
-from dynlearn_services.collection.recorder import Recorder
+from dynlearn_services.collection.recorder import Played, Recorder
+
+_SUCCESS = "is_success"
+"""Where environments say in their info whether a step ends in the goal."""
 
 
 def episode_seeds(seed: int, index: int) -> tuple[int, np.random.Generator]:
@@ -54,7 +56,7 @@ class CollectionWorker:
         )
         self._vector: VectorEnvironment | None = None
 
-    def play(self, indices: Sequence[int]) -> EpisodeTable:
+    def play(self, indices: Sequence[int]) -> Played:
         """Play the episodes of these indices.
 
         Raises:
@@ -71,9 +73,9 @@ class CollectionWorker:
                 play_one(self._environment, self._policy, seed, generator, record, row)
         else:
             play_together(vector, self._policy, environment_seeds, generators, record)
-        table = record.table(indices, environment_seeds)
-        table.check()
-        return table
+        played = record.played(indices, environment_seeds)
+        played.table.check()
+        return played
 
     def _vector_environment(self, size: int) -> VectorEnvironment | None:
         if self._vector is None or self._vector.num_envs != size:
@@ -97,11 +99,12 @@ def play_one(
     record.state(row, 0, observation)
     for step in range(record.max_steps):
         action = policy.act(_batch_of_one(observation))[0]
-        observation, reward, terminated, truncated, _ = environment.step(action)
+        observation, reward, terminated, truncated, info = environment.step(action)
         record.step(row, step, action, reward, terminated, truncated)
         record.state(row, step + 1, observation)
         if terminated or truncated:
             record.lengths[row] = step + 1
+            record.success(row, info.get(_SUCCESS))
             return
 
 
@@ -133,6 +136,10 @@ def play_together(
         if mode == AutoresetMode.SAME_STEP:
             for row in ending.tolist():
                 record.state(row, step + 1, _of_row(info["final_obs"], row))
+        told = info.get("final_info", info).get(_SUCCESS)
+        if told is not None:
+            for row in ending.tolist():
+                record.success(row, told[row])
         record.lengths[ending] = step + 1
         running &= ~over
         if not running.any():

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dynlearn.config import CollectConfig
-from dynlearn.data.episodes import EpisodeTable
 from dynlearn.errors import Unavailable
+from dynlearn_services.collection.recorder import Played
 from dynlearn_services.collection.worker import CollectionWorker
 from dynlearn_services.ray_cluster import fetch, ray_cluster, reason_of_death
 
@@ -28,7 +28,7 @@ _TRIES_AFTER_DEATH = 10
 
 def play_blocks(
     config: CollectConfig, max_steps: int, blocks: Sequence[range]
-) -> Generator[EpisodeTable]:
+) -> Generator[Played]:
     """Give the episodes of each block of indices as it is done, in any order.
 
     A worker whose process dies is started again and plays its blocks again.
@@ -74,15 +74,15 @@ def play_blocks(
                 ray.kill(worker)
 
 
-def _fetch(block: ObjectRef[Any]) -> EpisodeTable:
+def _fetch(block: ObjectRef[Any]) -> Played:
     from ray.exceptions import RayActorError
 
     try:
-        table: EpisodeTable = fetch(block)
+        table, successes = fetch(block)
     except RayActorError as error:
         raise Unavailable(
             f"expected workers that stay alive, got one that died {_TRIES_AFTER_DEATH + 1} times "
             f"over the same episodes: {reason_of_death(error)}"
         ) from error
     # A copy: what Ray gives lies in its shared memory, which is small.
-    return table.select(np.arange(len(table)))
+    return Played(table.select(np.arange(len(table))), successes)

@@ -11,6 +11,7 @@ import numpy as np
 from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.writer import EpisodeWriter
 from dynlearn_services.collection.measures import Measures
+from dynlearn_services.collection.recorder import Played
 
 _SECONDS_UNSAVED = 5.0
 """After which the episodes of a shard that is not whole yet are kept aside on the disk."""
@@ -27,7 +28,7 @@ class CollectProgress:
         steps_per_s: at which they arrive.
         contact_share: of the transitions played now, if the environment's task knows contact.
         success_share: of the episodes played now, those whose last transition ends in success, if
-            the environment has a task.
+            the environment's task, or else the environment, knows success.
     """
 
     episodes: int
@@ -90,8 +91,9 @@ class ShardWriter:
         present = set().union(*(shard.present for shard in self._shards.values()))
         return [block for block in blocks if block.start not in present]
 
-    def take(self, table: EpisodeTable) -> None:
+    def take(self, played: Played) -> None:
         """Take a block; write what becomes whole by it."""
+        table = played.table
         number = int(table.indices[0]) // self._dataset.header.episodes_per_shard
         shard = self._shards[number]
         shard.add(table)
@@ -101,7 +103,7 @@ class ShardWriter:
             del self._shards[number]
         if time.monotonic() - self._last_save > _SECONDS_UNSAVED:
             self.save()
-        self._measures.add(table)
+        self._measures.add(played)
         self._report(len(table), table.steps)
 
     def save(self) -> None:

@@ -1,8 +1,8 @@
 """Environments that count, so that a test sees at once where a transition does not belong.
 
 An observation is (steps since the reset, the length that this episode will have); the length, 1 to
-8, comes from the seed, and the episode terminates there. They are registered on import, as a
-user's own package would.
+8, comes from the seed, and the episode terminates there; an even one is a success. They are
+registered on import, as a user's own package would.
 """
 
 import time
@@ -40,7 +40,9 @@ class Counting(gymnasium.Env[Observation, np.int64]):
         time.sleep(self._step_seconds)
         self._count += 1
         reward = float("nan") if self._count == self._nan_at else float(action)
-        return self._observe(), reward, self._count == self._length, False, {}
+        is_over = self._count == self._length
+        info = {"is_success": is_over and self._length % 2 == 0}
+        return self._observe(), reward, is_over, False, info
 
     def _observe(self) -> Observation:
         return np.array([self._count, self._length], dtype=np.float32)[: self._width]

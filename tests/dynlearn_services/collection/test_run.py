@@ -14,6 +14,8 @@ from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.header import read_header
 from dynlearn.data.store import EpisodeStore
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
+from dynlearn_services.collection.measures import Measures
+from dynlearn_services.collection.recorder import Played
 from dynlearn_services.collection.run import block_size, collect, plan_dataset
 from dynlearn_services.collection.worker import CollectionWorker, episode_seeds
 from dynlearn_services.collection.writer import CollectProgress
@@ -35,8 +37,12 @@ def config(env: str = "Counting-v0", **changes: Any) -> CollectConfig:
     return CollectConfig(**(fields | {"episodes_per_shard": 8} | changes))
 
 
-def play(config: CollectConfig, indices: list[int]) -> EpisodeTable:
+def played(config: CollectConfig, indices: list[int]) -> Played:
     return CollectionWorker(config, plan_dataset(config)[1]).play(indices)
+
+
+def play(config: CollectConfig, indices: list[int]) -> EpisodeTable:
+    return played(config, indices).table
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -75,7 +81,28 @@ def test_an_episode_depends_on_its_index_alone(env: str, policy: str) -> None:
     options = config(env, policy=policy, noise=0.3, random_share=0.3)
     together = play(options, [0, 1, 2, 3]).digests()
     worker = CollectionWorker(options, plan_dataset(options)[1])
-    assert [worker.play([index]).digests()[0] for index in (3, 1)] == [together[3], together[1]]
+    assert [worker.play([index]).table.digests()[0] for index in (3, 1)] == [
+        together[3],
+        together[1],
+    ]
+
+
+@pytest.mark.parametrize("env", ["Counting-v0", *VECTORS])
+def test_the_environment_says_what_success_is_where_no_task_does(env: str) -> None:
+    found = played(config(env), list(range(40)))
+    ended = [episode.terminated[-1] and len(episode) % 2 == 0 for episode in found.table]
+    assert list(found.successes) == ended
+    measures = Measures(config(env).env)
+    measures.add(found)
+    assert measures.success_share == np.mean(ended)
+    assert measures.contact_share is None
+
+
+def test_an_environment_that_says_nothing_of_success_has_no_share() -> None:
+    options = config("Pendulum-v1", max_steps=3)
+    measures = Measures("Pendulum-v1")
+    measures.add(played(options, [0, 1]))
+    assert measures.success_share is None
 
 
 def test_seeds_differ_by_dataset_and_episode() -> None:
@@ -234,7 +261,8 @@ def test_progress_counts_contact_and_success(ray_session: None, tmp_path: Path) 
 
     collect(config(), str(tmp_path / "without"), progress.append)
     assert progress[-1].contact_share is None
-    assert progress[-1].success_share is None
+    # What the environment itself says.
+    assert progress[-1].success_share == 0.25
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def collected(folder: Path, env: str, **changes: Any) -> EpisodeStore:
     store = EpisodeWriter.create(str(folder), header)
     worker = CollectionWorker(config, max_steps)
     for shard in store.missing_shards():
-        store.append(worker.play(list(header.shard_indices(shard))))
+        store.append(worker.play(list(header.shard_indices(shard))).table)
     store.finish()
     return EpisodeStore.open(str(folder))
 
