@@ -10,12 +10,15 @@ Servers run in processes of their own. What is compared is measured in turns, a 
 - Answers a second to 1, 8 and 64 callers of one row, with requests merged and not.
 - A rollout of 350 sequences of 15 steps with 20 particles (25 + 4 columns, the reward of
   FetchPickAndPlace), beside the call in process.
+- A prediction of one row, alone and beside a caller of such rollouts without pause.
 """
 
 import argparse
 import multiprocessing
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
@@ -83,6 +86,7 @@ def main() -> None:
                     )
                 figures |= race_json(url, plain, mlserver, turns)
             figures |= race_rollouts(url, models["fetch"], turns)
+            figures |= race_mixed(url, turns)
             with running(serve_models, folder, {"batch_rows": 1}) as unmerged:
                 figures |= race_callers(url, unmerged, turns)
     print_figures("serving", figures)
@@ -158,26 +162,69 @@ def json_message(document: Mapping[str, Any]) -> Message:
 
 def race_rollouts(url: str, model: DynamicsModel, turns: int) -> dict[str, float]:
     """Time a rollout over HTTP and in process."""
-    rng = np.random.default_rng(0)
-    start = rng.uniform(-1, 1, (1, 25)).astype(np.float32)
-    actions = rng.uniform(-1, 1, (1, CANDIDATES, HORIZON, ACTION)).astype(np.float32)
-    goal = np.zeros((1, 3), np.float32)
-    tensors = {"observations": start, "actions": actions, "context": goal}
-    parameters = {"particles": PARTICLES, "propagation": "ts1", "seed": 0, "reward": "dense"}
+    tensors = make_sequences()
     reward = find_task(FETCH).reward("dense")
 
     def call() -> None:
-        observation, plans, context = map(torch.from_numpy, (start, actions, goal))
+        observation, plans, context = map(torch.from_numpy, tensors.values())
         estimate_returns(
             model, reward, observation, plans, context, PARTICLES, "ts1", risk_aversion=0.0, seed=0
         )
 
-    post = poster(url, "/v1/models/fetch/rollout", encode_request(tensors, ["returns"], parameters))
+    post = poster_of_rollouts(url, tensors)
     inside, outside = in_turns("rollout", turns, call, post)
     rows = [["", f"{inside.p50:.0f}", f"{outside.p50:.0f}", f"{outside.p50 / inside.p50:.2f}"]]
     title = ["rollout", "in process, p50 (ms)", "HTTP, p50 (ms)", "ratio"]
     print("\n" + markdown_table(title, rows), flush=True)
     return {"rollout_ms_p50": outside.p50, "rollout_http_ratio": outside.p50 / inside.p50}
+
+
+def make_sequences() -> dict[str, Array]:
+    """Return a start state, action sequences and a goal."""
+    rng = np.random.default_rng(0)
+    return {
+        "observations": rng.uniform(-1, 1, (1, 25)).astype(np.float32),
+        "actions": rng.uniform(-1, 1, (1, CANDIDATES, HORIZON, ACTION)).astype(np.float32),
+        "context": np.zeros((1, 3), np.float32),
+    }
+
+
+def poster_of_rollouts(url: str, tensors: Tensors) -> Callable[[], object]:
+    """Return a call that has sequences judged over HTTP."""
+    parameters = {"particles": PARTICLES, "propagation": "ts1", "seed": 0, "reward": "dense"}
+    message = encode_request(tensors, ["returns"], parameters)
+    return poster(url, "/v1/models/fetch/rollout", message)
+
+
+def race_mixed(url: str, turns: int) -> dict[str, float]:
+    """Time a prediction of one row, alone and beside rollouts without pause."""
+    predict = poster(url, INFER, encode_request(make_rows(1), NAMES))
+    alone = time_calls(predict, float(turns))
+    stop = threading.Event()
+    roll_out, rollouts = poster_of_rollouts(url, make_sequences()), 0
+
+    def roll_out_without_pause() -> None:
+        nonlocal rollouts
+        while not stop.is_set():
+            roll_out()
+            rollouts += 1
+
+    thread = threading.Thread(target=roll_out_without_pause)
+    thread.start()
+    try:
+        began = time.perf_counter()
+        mixed = time_calls(predict, 2.0 * turns)
+        each = (time.perf_counter() - began) / max(1, rollouts)
+    finally:
+        stop.set()
+        thread.join()
+    rows = [
+        ["alone", f"{alone.p50:.1f}", f"{alone.p99:.1f}", ""],
+        ["beside rollouts", f"{mixed.p50:.1f}", f"{mixed.p99:.1f}", f"{1e3 * each:.0f}"],
+    ]
+    title = ["a prediction of one row", "p50 (ms)", "p99 (ms)", "a rollout (ms)"]
+    print("\n" + markdown_table(title, rows), flush=True)
+    return {"mixed_p50_ms": mixed.p50, "mixed_p99_ms": mixed.p99, "alone_p99_ms": alone.p99}
 
 
 def race_callers(merged: str, unmerged: str, turns: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Queues: what waits for the thread that runs models, and what of it is next."""
+"""Queues: what waits for the threads that run models, and what of it is next."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from dynlearn_services.server.inference.work import Call, Prediction, Task, Work
 
 
 class Queues:
-    """Predictions, and other work beside them; filled by any thread, emptied by one."""
+    """Predictions, and other work beside them; filled by any thread, each emptied by one."""
 
     def __init__(self, max_pending: int, batch_rows: int, batch_wait: float):
         """Take the limits of `Inference`."""
@@ -20,7 +20,9 @@ class Queues:
         self._batch_wait = batch_wait
         self._predictions: deque[Prediction] = deque()
         self._others: deque[Task | Call] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._others_changed = threading.Condition(self._lock)
         self._closed = False
 
     def __len__(self) -> int:
@@ -33,7 +35,7 @@ class Queues:
         Raises:
             Unavailable: too much waits, or nothing will be taken any more.
         """
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise Unavailable("the server is closing; ask another one")
             # A call is the server's own.
@@ -46,44 +48,42 @@ class Queues:
 
     def put_back(self, task: Task) -> None:
         """Let a task wait for its next turn."""
-        with self._changed:
+        with self._lock:
             self._append(task)
 
-    def take(self, others_are_due: bool) -> list[Prediction] | Task | Call | None:
-        """Wait for work and take it; None when there is none and will be none.
-
-        Args:
-            others_are_due: whether other work goes before predictions, which else go first.
-
-        Returns:
-            Predictions that fit together as one, or a piece of other work.
-        """
-        with self._changed:
-            while not len(self) and not self._closed:
+    def take_predictions(self) -> list[Prediction]:
+        """Wait for predictions and take those that fit together as one; none at the end."""
+        with self._lock:
+            while not self._predictions and not self._closed:
                 self._changed.wait()
-            if self._others and (others_are_due or not self._predictions):
-                return self._others.popleft()
-            return self._gather(self._predictions.popleft()) if self._predictions else None
+            return self._gather(self._predictions.popleft()) if self._predictions else []
+
+    def take_other(self) -> Task | Call | None:
+        """Wait for other work and take it; None at the end."""
+        with self._lock:
+            while not self._others and not self._closed:
+                self._others_changed.wait()
+            return self._others.popleft() if self._others else None
 
     def wants_turn(self, task: Task) -> bool:
-        """Whether a task is to pause: predictions wait, its turn is over, or nobody waits for it.
+        """Whether a task is to pause: its turn is over and others wait, or nobody waits for it.
 
         Asked after every step, so without the lock.
         """
-        if self._predictions or not task.is_awaited:
-            return True
-        return bool(self._others) and time.monotonic() > task.turn_ends
+        is_over = bool(self._others) and time.monotonic() > task.turn_ends
+        return is_over or not task.is_awaited
 
     def close(self) -> None:
         """Take nothing more in; what waits can still be taken."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify()
+            self._others_changed.notify()
 
     def drain(self) -> list[Work[Any]]:
         """Close, and return those whose callers wait in vain."""
-        with self._changed:
-            self._closed = True
+        self.close()
+        with self._lock:
             left = [*self._predictions, *(one for one in self._others if isinstance(one, Task))]
             self._predictions.clear()
             self._others.clear()
@@ -92,9 +92,10 @@ class Queues:
     def _append(self, work: Prediction | Task | Call) -> None:
         if isinstance(work, Prediction):
             self._predictions.append(work)
+            self._changed.notify()
         else:
             self._others.append(work)
-        self._changed.notify()
+            self._others_changed.notify()
 
     def _gather(self, first: Prediction) -> list[Prediction]:
         """Take what can be computed with a prediction out of the queue, which is locked."""

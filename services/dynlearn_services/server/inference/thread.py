@@ -1,8 +1,8 @@
-"""Inference: the one thread that runs a device's models, and the queues before it.
+"""Inference: the two threads that run models, and the queues before them.
 
 Predictions that wait for the same model version are computed in one batch and split again. Other
-work, such as a rollout, pauses after a step where predictions wait, so that one beside it is not
-made to wait for all of it; and they take turns, so that it comes to its end.
+work, such as rollouts, has a thread of its own, on which it takes turns: so that a prediction
+beside it, which is soon done, waits for none of it.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Inference:
-    """A thread and its queue. Submissions come from event loops; `call` from any thread."""
+    """Threads and their queues. Submissions come from event loops; `call` from any thread."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class Inference:
         batch_wait: float,
         metrics: Metrics,
     ):
-        """Start the thread.
+        """Start the threads.
 
         Args:
-            threads: torch's, for what this one runs.
+            threads: torch's, for what each of these runs.
             max_pending: how many submissions may wait; more are refused.
             batch_rows: predictions are merged up to so many rows; with 1 none are.
             batch_wait: seconds to wait for more rows when there are fewer.
@@ -61,8 +61,12 @@ class Inference:
         self._metrics = metrics
         self._queues = Queues(max_pending, batch_rows, batch_wait)
         self._batches = Batches(threads, metrics)
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-        self._thread.start()
+        self._threads_of_models = [
+            threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
+            for name, work in (("predictions", self._predict_all), ("inference", self._run_others))
+        ]
+        for thread in self._threads_of_models:
+            thread.start()
 
     @property
     def pending(self) -> int:
@@ -70,13 +74,13 @@ class Inference:
         return len(self._queues)
 
     def require_alive(self) -> None:
-        """Check that there is still a thread to run what comes.
+        """Check that there are still threads to run what comes.
 
         Raises:
-            Unavailable: it has died.
+            Unavailable: one has died.
         """
-        if not self._thread.is_alive():
-            raise Unavailable("the server's thread of models has died; start the server anew")
+        if not all(thread.is_alive() for thread in self._threads_of_models):
+            raise Unavailable("a thread of the server's models has died; start the server anew")
 
     async def predict(
         self, model: LoadedModel, inputs: Inputs, outputs: Sequence[str], deadline: float | None
@@ -117,7 +121,7 @@ class Inference:
         return await within(deadline, future)
 
     def call(self, function: Callable[[], None]) -> None:
-        """Run a function on the thread, from any other thread, and wait for it."""
+        """Run a function between other work, from any other thread, and wait for it."""
         done = threading.Event()
         faults: list[BaseException] = []
 
@@ -136,33 +140,38 @@ class Inference:
             raise faults[0]
 
     def close(self) -> None:
-        """Finish what waits and end the thread."""
+        """Finish what waits and end the threads."""
         self._queues.close()
-        self._thread.join()
+        for thread in self._threads_of_models:
+            thread.join()
         self._batches.close()
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         # Each thread has a number of its own.
         torch.set_num_threads(1)
         try:
-            others_are_due, under_way = False, list[Prediction]()
-            while (work := self._queues.take(others_are_due)) is not None:
-                others_are_due = isinstance(work, list)
-                if isinstance(work, list):
-                    under_way = work
-                    self._finish(self._batches.compute(work))
-                    under_way = []
-                elif isinstance(work, Task):
-                    self._finish(self._advance(work))
-                else:
-                    work.function()
+            work()
         except BaseException:
-            logger.exception("the thread of models has died")
+            logger.exception("a thread of models has died")
+            self._finish([(work, None, _gone()) for work in self._queues.drain()])
             raise
-        finally:
-            gone = Unavailable("the server's thread of models has ended; ask another server")
-            left = [*under_way, *self._queues.drain()]
-            self._finish([(work, None, gone) for work in left])
+
+    def _predict_all(self) -> None:
+        while batch := self._queues.take_predictions():
+            try:
+                self._finish(self._batches.compute(batch))
+            except Exception as error:
+                self._finish([(work, None, error) for work in batch])
+            except BaseException:
+                self._finish([(work, None, _gone()) for work in batch])
+                raise
+
+    def _run_others(self) -> None:
+        while work := self._queues.take_other():
+            if isinstance(work, Task):
+                self._finish(self._advance(work))
+            else:
+                work.function()
 
     def _advance(self, task: Task) -> Iterable[Outcome]:
         torch.set_num_threads(self._threads)
@@ -198,3 +207,7 @@ class Inference:
             except RuntimeError:
                 # The loop has been closed, and with it everyone who waited.
                 continue
+
+
+def _gone() -> Unavailable:
+    return Unavailable("a thread of the server's models has died; ask another server")

@@ -40,16 +40,30 @@ class Gate:
         yield
 
 
+class GatedModel(LoadedModel):
+    """A model whose predictions keep their thread busy until it is opened."""
+
+    def __init__(self, model):
+        super().__init__("gate", "1", model)
+        self.entered, self.opened = threading.Event(), threading.Event()
+
+    def compute(self, inputs, outputs):
+        self.entered.set()
+        assert self.opened.wait(30)
+        return {MEAN: np.zeros((1, 5), np.float32)}
+
+
 async def behind_a_gate(inference, loaded, *others):
-    """Start others while the thread is busy, then open the gate and return what they give."""
-    gate = Gate()
-    first = asyncio.ensure_future(inference.run(loaded, lambda _: gate.run(), None))
+    """Start others while predictions are kept, then open the gate and return what they give."""
+    gate = GatedModel(loaded.model)
+    row = Inputs(np.zeros((1, 5), np.float32), np.zeros((1, 2), np.float32))
+    first = asyncio.ensure_future(inference.predict(gate, row, (MEAN,), None))
     await asyncio.to_thread(gate.entered.wait)
     tasks = [asyncio.ensure_future(other) for other in others]
     await asyncio.sleep(0.05)
     gate.opened.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert await first == "through"
+    await first
     return results
 
 
@@ -219,56 +233,30 @@ def test_what_is_too_late_or_not_waited_for_is_not_computed(
     assert rows == [4]
 
 
-def test_predictions_go_between_the_pieces_of_other_work(inference, loaded, draw_rows):
-    order = []
-
-    def pieces():
-        for piece in range(5):
-            order.append(piece)
-            time.sleep(0.02)
-            yield
-        return "all"
+def test_predictions_wait_for_no_other_work(inference, loaded, draw_rows):
+    """Not even for a step of it that takes long."""
+    gate = Gate()
 
     async def ask():
-        long = asyncio.ensure_future(inference.run(loaded, lambda _: pieces(), None))
-        await asyncio.sleep(0.03)
-        await inference.predict(loaded, Inputs(*draw_rows(1)), (MEAN,), None)
-        order.append("prediction")
-        return await long
-
-    assert asyncio.run(ask()) == "all"
-    assert order.index("prediction") < 4
-    assert [piece for piece in order if piece != "prediction"] == [0, 1, 2, 3, 4]
-
-
-def test_other_work_pauses_for_predictions_and_they_take_turns(inference, loaded, draw_rows):
-    """A rollout goes on alone for as long as it likes, and else a step at a time."""
-    order = []
-
-    def steps(pause):
-        while order.count("prediction") < 3:
-            order.append("step")
-            time.sleep(0.002)
-            if pause():
-                order.append("pause")
-                yield
-        return "all"
-
-    async def ask():
-        long = asyncio.ensure_future(inference.run(loaded, steps, None))
-        await asyncio.sleep(0.1)
-        assert order.count("step") > 5
-        assert "pause" not in order
+        long = asyncio.ensure_future(inference.run(loaded, lambda _: gate.run(), None))
+        await asyncio.to_thread(gate.entered.wait)
         for _ in range(3):
             await inference.predict(loaded, Inputs(*draw_rows(1)), (MEAN,), None)
-            order.append("prediction")
+        gate.opened.set()
         return await long
 
-    assert asyncio.run(ask()) == "all"
-    first = order.index("pause")
-    # It is stepped once more at the least between two predictions.
-    assert order[first:].count("pause") >= 3
-    assert "step" in order[order.index("prediction") :]
+    assert asyncio.run(ask()) == "through"
+
+
+def test_a_task_alone_is_never_interrupted(inference, loaded):
+    def steps(pause):
+        for _ in range(20):
+            time.sleep(0.001)
+            assert not pause()
+        return "all"
+        yield
+
+    assert asyncio.run(inference.run(loaded, steps, None)) == "all"
 
 
 def test_tasks_take_turns_of_some_milliseconds(inference, loaded):
@@ -334,13 +322,19 @@ def test_a_thread_that_dies_is_said_to_whoever_waits_or_comes(
     inference, loaded, draw_rows, monkeypatch
 ):
     def die(self, batch):
-        raise SystemError("beyond repair")
+        raise SystemExit("beyond repair")
 
     monkeypatch.setattr("dynlearn_services.server.inference.batches.Batches.compute", die)
     asked = [inference.predict(loaded, Inputs(*draw_rows(rows)), (MEAN,), None) for rows in (1, 60)]
-    found = asyncio.run(behind_a_gate(inference, loaded, *asked))
-    assert all(isinstance(error, Unavailable) for error in found)
-    inference._thread.join(5)
+
+    async def ask():
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
+
+    assert all(isinstance(error, Unavailable) for error in asyncio.run(ask()))
+    for _ in range(500):
+        time.sleep(0.01)
+        if not inference._threads_of_models[0].is_alive():
+            break
     with pytest.raises(Unavailable, match="has died"):
         inference.require_alive()
     with pytest.raises(Unavailable):
