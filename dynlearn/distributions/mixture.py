@@ -88,6 +88,34 @@ class Prediction:
         covariance.diagonal(dim1=-2, dim2=-1).add_(self.member_variances.mean(0))
         return covariance
 
+    @cached_property
+    def scale_tril(self) -> Tensor:
+        """The lower Cholesky factor of the covariance, in float64, [B, D, D].
+
+        There is one for all finite members: where rounding has left the covariance indefinite, as
+        of members that disagree by far more than each is unsure of, it comes from its factors.
+        """
+        factor: Tensor
+        factor, info = torch.linalg.cholesky_ex(self.covariance.double())
+        failed = ((info != 0) | ~factor.isfinite().all(-1).all(-1)).nonzero().flatten()
+        if len(failed):
+            factor[failed] = self._factor_of_factors(failed)
+        return factor
+
+    def _factor_of_factors(self, rows: Tensor) -> Tensor:
+        """Return the factor of the covariance of some rows, which is never formed.
+
+        The covariance is ``F Fᵀ / E`` with the members' factors and deviations side by side in F,
+        so R of the QR decomposition of Fᵀ is its factor, but for signs.
+        """
+        means = self.member_means[:, rows].double()
+        apart = (means - means.mean(0)).permute(1, 2, 0)
+        own = self.member_scale_trils[:, rows].double().permute(1, 2, 0, 3).flatten(2)
+        wide = torch.cat((own, apart), 2) / math.sqrt(len(means))
+        upper: Tensor = torch.linalg.qr(wide.mT, mode="r").R
+        signs = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
+        return upper.mT * signs.unsqueeze(-2)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the mixture's log-density of ``value`` [B, D], as [B]."""
         members = self.members.log_prob(value)

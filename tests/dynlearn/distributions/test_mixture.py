@@ -134,3 +134,29 @@ def test_log_prob_of_a_mixture_holds_far_in_the_tail(kind: str, distance: float)
                 logs[member, row] = scipys.logpdf(value[row])
     expected = logsumexp(logs, axis=0) - np.log(3)
     np.testing.assert_allclose(prediction.log_prob(value), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_factor_is_that_of_the_covariance_and_always_there(kind: str) -> None:
+    prediction = _prediction(kind)
+    factor = prediction.scale_tril
+    expected = torch.linalg.cholesky(prediction.covariance)
+    torch.testing.assert_close(factor, expected)
+    rows = torch.arange(4)
+    torch.testing.assert_close(prediction._factor_of_factors(rows), expected)
+
+
+@pytest.mark.parametrize("apart", [1e6, 1e20])
+def test_members_far_apart_have_a_factor_though_the_covariance_has_none(apart: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(3, 2, 4, generator=generator)
+    means[:, 1] *= apart
+    prediction = Prediction(DiagonalGaussian(means, torch.full((3, 2, 4), 0.1)))
+    with pytest.raises(RuntimeError, match="cholesky"):
+        torch.linalg.cholesky(prediction.covariance.double())
+    factor = prediction.scale_tril
+    assert factor.isfinite().all()
+    deviations = (means - means.mean(0))[:, 1].double()
+    exact = deviations.mT @ deviations / 3 + 0.1 * torch.eye(4, dtype=torch.float64)
+    torch.testing.assert_close(factor[1] @ factor[1].mT, exact, rtol=1e-6, atol=apart**2 * 1e-6)
+    assert (factor.diagonal(dim1=-2, dim2=-1) >= 0).all()

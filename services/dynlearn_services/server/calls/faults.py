@@ -32,8 +32,9 @@ def require_near(model: LoadedModel, observation: Array, context: Array | None =
     if (origin := model.model.spec.origin) is not None:
         observation = observation - np.array(origin)
     with np.errstate(over="ignore"):
-        farthest = np.abs((observation[:, columns] - mean) / std).max()
-    away = {"observation": farthest}
+        away_by_row = np.abs((observation[:, columns] - mean) / std).max(1)
+    row = int(away_by_row.argmax())
+    away = {f"observation: row {row}": away_by_row[row]}
     if model.reward is not None and context is not None:
         away["context"] = model.reward.deviations(context)
     for name, deviations in away.items():
@@ -43,11 +44,12 @@ def require_near(model: LoadedModel, observation: Array, context: Array | None =
                 f"got some {deviations:.3g} standard deviations away, where it has no finite "
                 "answer"
             )
-    largest = np.abs(observation).max()
-    if largest > _LARGEST:
+    largest = np.abs(observation).max(1)
+    row = int(largest.argmax())
+    if largest[row] > _LARGEST:
         raise InvalidInput(
-            f"observation: expected values up to {_LARGEST:g}, whose squares are finite, got "
-            f"{largest:.3g}"
+            f"observation: row {row}: expected values up to {_LARGEST:g}, whose squares are "
+            f"finite, got {largest[row]:.3g}"
         )
 
 

@@ -91,9 +91,8 @@ class Samples:
         prediction = predict(model, part)
         if self.draw.propagation == "expectation":
             return prediction.mean
-        factor = torch.linalg.cholesky(prediction.covariance.double())
         noise = self.noise[rows].to(model.device).double().unsqueeze(-1)
-        sample: Tensor = prediction.mean + (factor @ noise).squeeze(-1)
+        sample: Tensor = prediction.mean + (prediction.scale_tril @ noise).squeeze(-1)
         return sample
 
 

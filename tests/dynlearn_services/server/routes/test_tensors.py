@@ -222,9 +222,27 @@ def test_actions_outside_their_bounds(registry, model, rows):
 
 def test_an_observation_that_no_model_can_answer(url, rows):
     observation, action = rows
-    answer = ask(url, body(np.float32(1e30) * observation, action, (OUTPUTS["covariance"],)))
+    observation = observation.copy()
+    observation[7] *= np.float32(1e30)
+    answer = ask(url, body(observation, action, (OUTPUTS["covariance"],)))
     assert answer.status_code == 400
-    assert "observation: expected values like those that model arm" in answer.json()["error"]
+    assert "observation: row 7: expected values like those that model arm" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("scale", [1e5, 1e21, 1e38])
+@pytest.mark.parametrize("propagation", ["ts1", "moment_matching"])
+def test_a_sample_far_away_is_finite_or_its_row_is_named(url, rows, scale, propagation):
+    """Members that disagree by more than a covariance in float32 holds."""
+    observation, action = (values[:3].copy() for values in rows)
+    observation[1] = [0, scale, 0, 0, 0]
+    parameters = {"seed": 0, "propagation": propagation}
+    answer = ask(url, body(observation, action, ("next_observation_sample",), **parameters))
+    if answer.status_code == 400:
+        assert scale > 1e21
+        assert "observation: row 1: expected values" in answer.json()["error"]
+        return
+    found = decode_response(answer.content, None).outputs["next_observation_sample"]
+    assert np.isfinite(found).all()
 
 
 def test_an_answer_that_would_be_too_large(registry, rows):
