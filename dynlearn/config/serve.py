@@ -48,6 +48,9 @@ class ServeConfig(Config):
         4.0, gt=0, description="for the weights of versions that are kept beside those served"
     )
     max_pending: int = Field(1024, ge=1, description="most requests that wait; more get 503")
+    max_connections: int = Field(
+        1000, ge=1, description="open at once, within the system's limit; more get 503"
+    )
     max_body_bytes: int = Field(64 * 2**20, ge=1, description="largest body, after decompression")
     max_bytes_under_way: int = Field(
         512 * 2**20, ge=1, description="of all bodies at once; more get 503"

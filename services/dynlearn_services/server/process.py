@@ -1,6 +1,7 @@
 """The server as a process: its socket, its thread, and how it starts and ends."""
 
 import math
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -11,10 +12,14 @@ import uvicorn
 from dynlearn.config import ServeConfig
 from dynlearn_services.server.address import listen, required_tokens, url_of
 from dynlearn_services.server.app import create_app
+from dynlearn_services.server.http.protocol import BoundedProtocol
 from dynlearn_services.server.replicas import running_replicas
 from dynlearn_services.server.service import Service
 from dynlearn_services.signals import stop_signals
 from dynlearn_services.tokens import Tokens
+
+# Descriptors that connections leave for files: of models, of the registry, of the log.
+_SPARE_DESCRIPTORS = 128
 
 # Clients drop an idle connection after a few seconds; the server must be the more patient, or a
 # request meets a closed connection.
@@ -83,6 +88,7 @@ def _running(
             server = uvicorn.Server(
                 uvicorn.Config(
                     create_app(service),
+                    http=_protocol(config),
                     log_level="warning",
                     access_log=False,
                     lifespan="off",
@@ -101,3 +107,12 @@ def _running(
                 service.is_draining = True
                 server.should_exit = True
                 thread.join()
+
+
+def _protocol(config: ServeConfig) -> type[BoundedProtocol]:
+    """Return the protocol of connections, of which there are fewer than descriptors."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = config.max_connections
+    if descriptors != resource.RLIM_INFINITY:
+        most = min(most, max(descriptors // 2, descriptors - _SPARE_DESCRIPTORS))
+    return type("Protocol", (BoundedProtocol,), {"most_connections": most})

@@ -8,10 +8,9 @@ from starlette.types import Message, Send
 
 from dynlearn.errors import Unavailable
 
-# A reader that takes longer over one part of an answer is taken to have gone.
+# A reader that takes longer over one piece of an answer is taken to have gone.
 _SEND_SECONDS = 30.0
-# Below this nothing waits: it goes into the connection's buffer at once.
-_LARGE_PART = 32_768
+_PIECE = 256 * 1024
 
 
 class Budget:
@@ -23,7 +22,7 @@ class Budget:
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes so many bytes, until the context ends.
+        """Give a function that takes so many bytes, until the context ends; or gives some back.
 
         It raises `Unavailable` where all requests together would hold too many.
         """
@@ -31,10 +30,10 @@ class Budget:
 
         def take(size: int) -> None:
             nonlocal held
-            if self._held + size > self._limit:
+            if size > 0 and self._held + size > self._limit:
                 raise Unavailable(
-                    f"expected at most {self._limit} bytes of requests at once, got more; "
-                    "ask again in a moment"
+                    f"expected at most {self._limit} bytes of requests and answers at once, got "
+                    "more; ask again in a moment"
                 )
             held += size
             self._held += size
@@ -48,11 +47,21 @@ class Budget:
 async def send_in_time(send: Send, message: Message) -> None:
     """Send a part of an answer, but do not wait for its reader for ever.
 
+    A large one goes piece by piece, each when the one before has left, and returns when nearly all
+    has: so that it is not held twice, and whoever counts its bytes does so for as long as they are
+    there.
+
     Raises:
-        TimeoutError: the reader has not taken it in time.
+        TimeoutError: the reader has not taken a piece in time.
     """
-    if len(message.get("body", b"")) < _LARGE_PART:
-        await send(message)
-    else:
+    body = message.get("body", b"")
+    if len(body) <= _PIECE:
         async with asyncio.timeout(_SEND_SECONDS):
             await send(message)
+        return
+    view = memoryview(body)
+    for first in range(0, len(view), _PIECE):
+        async with asyncio.timeout(_SEND_SECONDS):
+            await send({**message, "body": view[first : first + _PIECE], "more_body": True})
+    async with asyncio.timeout(_SEND_SECONDS):
+        await send({**message, "body": b""})

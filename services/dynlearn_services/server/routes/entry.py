@@ -4,6 +4,7 @@ It is matched once, its role is checked, and its call runs; no other router has 
 and its line in the log carry its id.
 """
 
+import asyncio
 import errno
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from dynlearn.errors import DynlearnError, Unavailable
 from dynlearn_services.server.http.errors import answer_error
 from dynlearn_services.server.http.limits import send_in_time
 from dynlearn_services.server.http.log import REQUEST_ID, Line, RequestLog
+from dynlearn_services.server.http.protocol import ABORT
 from dynlearn_services.server.routes.matcher import Matcher, split_path
 from dynlearn_services.server.routes.root import Root
 from dynlearn_services.server.routes.route import Route
@@ -62,8 +64,17 @@ class Entry:
             await send_in_time(send, message)
 
         try:
-            response = await self._answer(request, line)
-            await response(scope, receive, send_marked)
+            with self._service.budget.share() as request.state.take:
+                response = await self._answer(request, line)
+                await response(scope, receive, send_marked)
+        except TimeoutError:
+            # It reads no more, and what it has not read would be kept until it did.
+            line.status = 499
+            end = scope.get("extensions", {}).get(ABORT)
+            if end is not None:
+                end["call"]()
+                # For the server to see it.
+                await asyncio.sleep(0)
         finally:
             if line.status >= 400:
                 self._service.metrics.observe_error(line.status)

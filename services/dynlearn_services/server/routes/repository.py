@@ -44,8 +44,7 @@ async def index(service: Service, request: Request, parts: Mapping[str, str]) ->
     Raises:
         InvalidInput: the body is not what it must be.
     """
-    with service.budget.share() as take:
-        body = await read_body(request, service.config.max_body_bytes, take)
+    body = await read_body(request, service.config.max_body_bytes, request.state.take)
     try:
         wanted = IndexRequest.model_validate_json(body or b"{}")
     except ValidationError as error:

@@ -40,10 +40,13 @@ async def _answer(
     model = await service.models.find_version(parts["name"], parts.get("version"))
     outcome = "500"
     try:
-        with service.budget.share() as take:
-            body = await read_body(request, service.config.max_body_bytes, take)
-            length = request.headers.get(HEADER_LENGTH)
-            message = await while_connected(compute(service, model, body, length), request)
+        # Until the answer has been sent.
+        take = request.state.take
+        body = await read_body(request, service.config.max_body_bytes, take)
+        length, size = request.headers.get(HEADER_LENGTH), len(body)
+        message = await while_connected(compute(service, model, body, length), request)
+        del body
+        take(len(message.body) - size)
         outcome = "ok"
     except DynlearnError as error:
         outcome = str(error.http_status)

@@ -45,7 +45,10 @@ def test_all_bodies_together_have_a_limit():
     budget = Budget(LIMIT + 1500)
     with budget.share() as first:
         assert read(BODY, take=first) == BODY
-        with pytest.raises(Unavailable, match="bytes of requests at once"), budget.share() as take:
+        with (
+            pytest.raises(Unavailable, match="bytes of requests and answers at once"),
+            budget.share() as take,
+        ):
             read(BODY, take=take)
         # What the second had taken is free again.
         with budget.share() as third:

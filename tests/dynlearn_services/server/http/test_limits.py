@@ -12,24 +12,46 @@ def test_a_budget_is_shared_and_given_back():
     with budget.share() as first, budget.share() as second:
         first(6)
         second(4)
-        with pytest.raises(Unavailable, match="at most 10 bytes of requests at once"):
+        with pytest.raises(Unavailable, match="at most 10 bytes of requests and answers at once"):
             first(1)
     with budget.share() as third:
         third(10)
+        # A body makes room for its answer.
+        third(-4)
+        third(4)
 
 
-def test_a_reader_of_a_large_part_is_not_waited_on_for_ever(monkeypatch):
+@pytest.mark.parametrize("size", [0, 100, 262_144, 262_145, 1_000_000])
+def test_a_large_part_goes_piece_by_piece(size):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    body = bytes(range(256)) * 4000
+    for more in (False, True):
+        sent.clear()
+        message = {"type": "http.response.body", "body": body[:size], "more_body": more}
+        asyncio.run(send_in_time(send, message))
+        assert b"".join(one["body"] for one in sent) == body[:size]
+        assert max(len(one["body"]) for one in sent) <= 262_144
+        assert [one["more_body"] for one in sent] == [True] * (len(sent) - 1) + [more]
+
+
+@pytest.mark.parametrize("size", [100, 1_000_000])
+def test_a_reader_is_not_waited_on_for_ever(monkeypatch, size):
     monkeypatch.setattr(limits, "_SEND_SECONDS", 0.01)
     sent = []
 
     async def send(message):
+        if sent:
+            await asyncio.sleep(5)
         sent.append(len(message["body"]))
-        await asyncio.sleep(0.05)
 
-    def part(size):
-        return send_in_time(send, {"type": "http.response.body", "body": bytes(size)})
+    async def both():
+        for part in (b"first", bytes(size)):
+            await send_in_time(send, {"type": "http.response.body", "body": part})
 
-    asyncio.run(part(100))
     with pytest.raises(TimeoutError):
-        asyncio.run(part(100_000))
-    assert sent == [100, 100_000]
+        asyncio.run(both())
+    assert sent == [5]
