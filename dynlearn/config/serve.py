@@ -18,6 +18,9 @@ class ServeConfig(Config):
     allowed_hosts: Names = Field(
         (), description="what else callers without tokens may call the server, commas between"
     )
+    forwarded_allow_ips: Names = Field(
+        (), description="addresses of proxies whose X-Forwarded-For is believed, commas between"
+    )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     root_path: str = Field(
         "",
@@ -52,6 +55,9 @@ class ServeConfig(Config):
         1000, ge=1, description="open at once, within the system's limit; more get 503"
     )
     max_body_bytes: int = Field(64 * 2**20, ge=1, description="largest body, after decompression")
+    max_json_bytes: int = Field(
+        4 * 2**20, ge=1, description="largest JSON of a body; tensors in binary come beside it"
+    )
     max_bytes_under_way: int = Field(
         512 * 2**20, ge=1, description="of all bodies at once; more get 503"
     )

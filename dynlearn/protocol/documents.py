@@ -6,9 +6,11 @@ Sources: the protocol's ``inference_rest.md`` (kserve/open-inference-protocol) a
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 Datatype = Literal["FP32", "FP64", "INT32", "INT64"]
+# More would be more numbers than any memory holds.
+Length = Annotated[int, Field(ge=1, le=2**40)]
 Name = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 
 
@@ -31,7 +33,7 @@ class TensorDocument(Document):
 
     name: Name
     datatype: Datatype
-    shape: list[PositiveInt] = Field(min_length=1, max_length=8)
+    shape: list[Length] = Field(min_length=1, max_length=8)
     parameters: TensorParameters | None = None
     data: list[Any] | None = Field(None, description="numbers in row-major order, flat or nested")
 

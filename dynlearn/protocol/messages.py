@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from dynlearn.errors import InvalidInput, NumericalFailure, describe_fault
+from dynlearn.errors import InvalidInput, NumericalFailure, TooLarge, describe_fault
 from dynlearn.protocol.documents import (
     Document,
     RequestDocument,
@@ -26,6 +26,12 @@ from dynlearn.protocol.documents import (
 from dynlearn.protocol.tensors import Array, Blobs, decode_tensors, encode_tensors
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+
+# Of a request's JSON: rows of nested data, and the names of a few tensors. Each would become an
+# object of many times its size before it could be seen to be none of these.
+_MOST_LISTS = 2**17
+_MOST_OBJECTS = 1_000
+_MOST_QUOTES = 10_000
 
 
 class Message(NamedTuple):
@@ -75,12 +81,27 @@ class InferResponse:
     id: str | None = None
 
 
-def decode_request(body: bytes, header_length: str | None) -> InferRequest:
+def decode_request(
+    body: bytes, header_length: str | None, most_json_bytes: int | None = None
+) -> InferRequest:
     """Read a request from an HTTP body and the value of its `HEADER_LENGTH` header.
+
+    Args:
+        body: of the HTTP request.
+        header_length: how many of its bytes are JSON, if not all.
+        most_json_bytes: of its JSON; numbers take several times as much while they are read.
 
     Raises:
         InvalidInput: the body is not a request; the message names the field.
+        TooLarge: there is more JSON, or more in it, than a request has.
     """
+    length = len(body) if header_length is None else _parse_length(header_length, len(body))
+    if most_json_bytes is not None and length > most_json_bytes:
+        raise TooLarge(
+            f"body: expected at most {most_json_bytes} bytes of JSON, got {length}; send tensors "
+            "in binary, or fewer rows at a time"
+        )
+    _require_few_parts(body, length)
     document, blobs = _open(body, header_length, RequestDocument)
     parameters = document.parameters or RequestParameters()
     outputs = {}
@@ -177,6 +198,22 @@ def _open(
     except ValidationError as error:
         raise InvalidInput(describe_fault(error, "body")) from error
     return document, Blobs(body, length)
+
+
+def _require_few_parts(body: bytes, length: int) -> None:
+    """Check, before anything is made of it, that a request's JSON is mostly numbers.
+
+    Raises:
+        TooLarge: it has other parts by the thousand.
+    """
+    for sign, most, what in (
+        (b"[", _MOST_LISTS, "lists; send rows flat or in binary"),
+        (b"{", _MOST_OBJECTS, "objects"),
+        (b'"', _MOST_QUOTES, "quotation marks"),
+    ):
+        count = body.count(sign, 0, length)
+        if count > most:
+            raise TooLarge(f"body: expected at most {most} {what}, got {count}")
 
 
 def _parse_length(header_length: str, limit: int) -> int:

@@ -89,6 +89,8 @@ def _running(
                 uvicorn.Config(
                     create_app(service),
                     http=_protocol(config),
+                    proxy_headers=bool(config.forwarded_allow_ips),
+                    forwarded_allow_ips=list(config.forwarded_allow_ips),
                     log_level="warning",
                     access_log=False,
                     lifespan="off",

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import struct
+import time
 import tracemalloc
 from functools import partial
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dynlearn.errors import InvalidInput, NumericalFailure
+from dynlearn.errors import InvalidInput, NumericalFailure, TooLarge
 from dynlearn.protocol.messages import (
     HEADER_LENGTH,
     InferResponse,
@@ -133,7 +134,7 @@ BAD_JSON = {
     "deep data": (body_of(tensor()).replace(b"[1, 2, 3, 4]", NESTED.encode()), "Invalid JSON"),
     "no inputs": (b"{}", "inputs: Field required"),
     "inputs empty": (body_of(), "inputs"),
-    "inputs too many": (body_of(*[tensor()] * 1000), "inputs"),
+    "inputs too many": (body_of(*[tensor()] * 1000), "objects"),
     "name missing": (body_of(tensor(name=None)), r"inputs\.0\.name"),
     "name with a line break": (body_of(tensor(name="a\nb")), r"inputs\.0\.name"),
     "name twice": (body_of(tensor(), tensor()), "observation: expected one"),
@@ -187,7 +188,7 @@ BAD_JSON = {
     "parameters a list": (body_of(tensor(parameters=[])), "parameters"),
     "output without a name": (body_of(tensor(), outputs=[{}]), r"outputs\.0\.name"),
     "output twice": (body_of(tensor(), outputs=[{"name": "a"}] * 2), "outputs: expected distinct"),
-    "outputs too many": (body_of(tensor(), outputs=[{"name": "a"}] * 1000), "outputs"),
+    "outputs too many": (body_of(tensor(), outputs=[{"name": "a"}] * 1000), "objects"),
     "binary_data a word": (
         body_of(tensor(), outputs=[{"name": "a", "parameters": {"binary_data": "no"}}]),
         "binary_data",
@@ -348,3 +349,40 @@ def test_mutated_bodies_are_refused_or_read_but_never_crash(data):
 
 
 FRAGMENTS = [b"[", b"]", b"{", b"null", b"-1", b"1e999", b'"', b"99999999999", b"true", b"NaN"]
+
+
+def request_of(data: str, shape: str = "[1]") -> bytes:
+    tensor = f'{{"name": "x", "datatype": "FP32", "shape": {shape}, "data": {data}}}'
+    return f'{{"inputs": [{tensor}]}}'.encode()
+
+
+@pytest.mark.parametrize("part", ["[],", '{"":0},', '"",', "[[]],"])
+def test_what_is_not_numbers_is_refused_before_it_is_read(part: str) -> None:
+    """Each would become an object of up to a hundred times its size."""
+    body = request_of("[" + part * 200_000 + "0]")
+    began = time.perf_counter()
+    with pytest.raises(TooLarge, match=r"body: expected at most .*, got "):
+        decode_request(body, None)
+    assert time.perf_counter() - began < 0.1
+
+
+def test_rows_may_be_nested_and_many() -> None:
+    body = request_of("[" + ",".join(["[1,2]"] * 50_000) + "]", "[50000, 2]")
+    assert decode_request(body, None).inputs["x"].sum() == 150_000
+
+
+def test_json_has_a_limit_of_its_own_and_tensors_beside_it_none() -> None:
+    body = request_of("[0]")
+    decode_request(body, None, len(body))
+    with pytest.raises(TooLarge, match=rf"at most {len(body) - 1} bytes of JSON, got"):
+        decode_request(body, None, len(body) - 1)
+    message = encode_request({"x": np.zeros(1000, np.float32)}, [])
+    assert message.header_length is not None
+    decode_request(message.body, str(message.header_length), message.header_length)
+
+
+@pytest.mark.parametrize("length", [2**41, 10**4000, "9" * 5000], ids=["2^41", "long", "longer"])
+def test_absurd_shapes_are_refused(length: object) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode_request(request_of("[0]", f"[{length}, {length}]"), None)
+    assert len(str(caught.value)) < 1000

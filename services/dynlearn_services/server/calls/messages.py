@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import orjson
 
@@ -20,14 +21,15 @@ from dynlearn_services.server.models.loaded_model import LoadedModel
 # Below this, another thread costs more than the work.
 _INLINE_BYTES = 1_048_576
 
-_dumps = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
+# Numbers that are written at once, which no other thread of Python's can interrupt.
+_NUMBERS_AT_ONCE = 2**15
 
 
-async def decode(body: bytes, header_length: str | None) -> InferRequest:
+async def decode(body: bytes, header_length: str | None, most_json_bytes: int) -> InferRequest:
     """Read a request, away from the event loop if it is long."""
     if len(body) <= _INLINE_BYTES:
-        return decode_request(body, header_length)
-    return await asyncio.to_thread(decode_request, body, header_length)
+        return decode_request(body, header_length, most_json_bytes)
+    return await asyncio.to_thread(decode_request, body, header_length, most_json_bytes)
 
 
 async def encode(
@@ -36,11 +38,31 @@ async def encode(
     """Write an answer, away from the event loop if it is long."""
     response = InferResponse(model.name, model.version, outputs, id_)
     write: Callable[[], Message] = partial(
-        encode_response, response, {name for name in binary if binary[name]}, _dumps
+        encode_response, response, {name for name in binary if binary[name]}, dumps
     )
     if sum(values.nbytes for values in outputs.values()) <= _INLINE_BYTES:
         return write()
     return await asyncio.to_thread(write)
+
+
+def dumps(document: dict[str, Any]) -> bytes:
+    """Write an answer's JSON, long tensors a part at a time."""
+    outputs = [
+        output | {"data": _dump_numbers(output["data"])} if "data" in output else output
+        for output in document["outputs"]
+    ]
+    return _dumps(document | {"outputs": outputs})
+
+
+def _dump_numbers(values: Array) -> Any:
+    if len(values) <= _NUMBERS_AT_ONCE:
+        return values
+    parts = range(0, len(values), _NUMBERS_AT_ONCE)
+    written = [_dumps(values[first : first + _NUMBERS_AT_ONCE])[1:-1] for first in parts]
+    return orjson.Fragment(b"[" + b",".join(written) + b"]")
+
+
+_dumps = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def require_rows(inputs: Mapping[str, Array], most: int) -> None:

@@ -71,7 +71,7 @@ async def roll_out(
         DeadlineExceeded: the caller's timeout passed before its end.
         NumericalFailure: the model gave NaN or infinity.
     """
-    request = await decode(body, header_length)
+    request = await decode(body, header_length, service.config.max_json_bytes)
     parameters = RolloutParameters.read(request.parameters)
     deadline = parameters.deadline
     model.model.require_full_state()

@@ -80,7 +80,13 @@ def _write_errors(line: Mapping[str, Any]) -> None:
 
 
 def _write_text(line: Mapping[str, Any]) -> None:
-    logger.info("%s", " ".join(f"{name}={value}" for name, value in line.items()))
+    logger.info("%s", " ".join(f"{name}={_plain(value)}" for name, value in line.items()))
+
+
+def _plain(value: object) -> str:
+    """Return a value as it is, or quoted where it could be taken for more than one, or a line."""
+    text = str(value)
+    return text if _PLAIN_ID.fullmatch(text) and '"' not in text else json.dumps(text)
 
 
 def _write_json(line: Mapping[str, Any]) -> None:

@@ -1,11 +1,13 @@
 import json
 
 import numpy as np
+import orjson
 import pytest
 
 from dynlearn.config import ServeConfig
 from dynlearn.protocol.messages import HEADER_LENGTH
 from dynlearn_services.server import running_server
+from dynlearn_services.server.calls.messages import dumps
 
 
 def tensor(name, values, **changes):
@@ -131,3 +133,10 @@ def test_bad_requests(http, url, body, length, status, names):
     assert answer.status_code == status
     assert list(answer.json()) == ["error"]
     assert names in answer.json()["error"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2**15, 2**15 + 1, 100_000])
+def test_long_tensors_are_written_a_part_at_a_time_to_the_same_json(count):
+    values = np.arange(count, dtype=np.float32) / 3
+    document = {"model_name": "arm", "outputs": [{"name": "a", "data": values}, {"name": "b"}]}
+    assert dumps(document) == orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -2,6 +2,7 @@ import json
 import logging
 
 import httpx
+import pytest
 
 from dynlearn.config import ServeConfig
 from dynlearn_services.server import running_server
@@ -44,3 +45,24 @@ def test_by_default_the_log_holds_faults_alone(arm, caplog):
         get(f"{url}/v2")
         get(f"{url}/nothing")
     assert caplog.records == []
+
+
+def test_a_line_of_text_is_one_line_whatever_the_caller_sends(arm, caplog):
+    caplog.set_level(logging.INFO, "dynlearn.requests")
+    with serve(arm, log="text") as url:
+        get(f"{url}/v2/models/a%20status=200%22")
+        get(f"{url}/v2")
+    first, second = (record.message for record in caplog.records)
+    assert 'path="/v2/models/a status=200\\""' in first
+    assert first.count("status=") == 2
+    assert "\n" not in first + second
+    assert " path=/v2 status=200 " in second
+
+
+@pytest.mark.parametrize(("proxies", "client"), [((), "127.0.0.1"), (("127.0.0.1",), "9.9.9.9")])
+def test_only_a_proxy_that_is_named_says_who_the_client_is(arm, caplog, proxies, client):
+    caplog.set_level(logging.INFO, "dynlearn.requests")
+    with serve(arm, log="json", forwarded_allow_ips=proxies) as url:
+        get(f"{url}/v2", **{"X-Forwarded-For": "9.9.9.9"})
+    (line,) = (json.loads(record.message) for record in caplog.records)
+    assert line["client"] == client
