@@ -50,18 +50,21 @@ def in_turns(
                     yield
         return
 
-    @torch.no_grad()
+    # A caller in inference mode has made what threads write to.
+    is_inference = torch.is_inference_mode_enabled()
+
     def advance(going: Iterator[None] | None) -> Iterator[None] | None:
         """Imagine what is under way and then what is left; return what a pause leaves under way."""
-        while True:
-            if going is not None:
-                for _ in going:
-                    if pause():
-                        return going
-            try:
-                going = imagine(calls.popleft())
-            except IndexError:
-                return None
+        with torch.inference_mode(is_inference), torch.no_grad():
+            while True:
+                if going is not None:
+                    for _ in going:
+                        if pause():
+                            return going
+                try:
+                    going = imagine(calls.popleft())
+                except IndexError:
+                    return None
 
     with torch_threads(threads, "rollout") as pool:
         under_way: list[Iterator[None] | None] = [None] * threads
