@@ -75,7 +75,7 @@ class Batches:
         try:
             inputs = Inputs.merge([work.inputs for work in wanted])
             computed = self._share(model, inputs, outputs)
-        except Exception as error:
+        except BaseException as error:
             if len(wanted) == 1:
                 return [(wanted[0], None, error)]
             # One caller's fault is not the others'.

@@ -10,11 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 
 import torch
 
 from dynlearn.errors import Unavailable
 from dynlearn_services.server.inference.batches import Batches
+from dynlearn_services.server.inference.faults import as_told
 from dynlearn_services.server.inference.queues import Queues
 from dynlearn_services.server.inference.work import (
     Call,
@@ -88,7 +90,7 @@ class Inference:
         """Return a model's outputs, computed in a batch with what else waits for the model.
 
         Raises:
-            Unavailable: too much is waiting already.
+            Unavailable: too much is waiting already, or memory is short.
             DeadlineExceeded: the deadline passed before its turn came.
         """
         loop = asyncio.get_running_loop()
@@ -110,13 +112,13 @@ class Inference:
             deadline: a time of `time.monotonic` after which nobody waits for it.
 
         Raises:
-            Unavailable: too much is waiting already.
+            Unavailable: too much is waiting already, or memory is short.
             DeadlineExceeded: the deadline passed before its end.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         task = Task(model, future, loop)
-        task.pieces = begin(lambda: self._queues.wants_turn(task))
+        task.pieces = begin(partial(self._is_to_pause, task))
         self._queues.add(task)
         return await within(deadline, future)
 
@@ -173,6 +175,13 @@ class Inference:
             else:
                 work.function()
 
+    def _is_to_pause(self, task: Task) -> bool:
+        device = task.model.model.device
+        if device.type == "cuda":
+            # What has only been launched is not done, and would be in the way of what comes next.
+            torch.cuda.current_stream(device).synchronize()
+        return self._queues.wants_turn(task)
+
     def _advance(self, task: Task) -> Iterable[Outcome]:
         torch.set_num_threads(self._threads)
         try:
@@ -186,7 +195,7 @@ class Inference:
         except StopIteration as end:
             self._metrics.observe_task(task.model.name, task.started)
             return [(task, end.value, None)]
-        except Exception as error:
+        except BaseException as error:
             return [(task, None, error)]
         finally:
             torch.set_num_threads(1)
@@ -196,11 +205,11 @@ class Inference:
     def _finish(self, outcomes: Iterable[Outcome]) -> None:
         """Hand outcomes to those who wait; one call wakes an event loop for all of its own."""
         by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
-        for outcome in outcomes:
-            work = outcome[0]
+        for work, result, error in outcomes:
             if work.started:
                 self._metrics.observe_queue(work.model.name, work.started - work.submitted)
-            by_loop.setdefault(work.loop, []).append(outcome)
+            told = None if error is None else as_told(error)
+            by_loop.setdefault(work.loop, []).append((work, result, told))
         for loop, own in by_loop.items():
             try:
                 loop.call_soon_threadsafe(deliver, own)

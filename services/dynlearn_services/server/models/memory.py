@@ -4,6 +4,8 @@ import ctypes
 from collections.abc import Mapping
 from functools import cache
 
+import torch
+
 from dynlearn_services.server.models.served_model import ServedModel
 
 
@@ -35,12 +37,14 @@ def evict(served: Mapping[str, ServedModel], limit: float) -> list[str]:
 
 
 def hand_back() -> None:
-    """Give freed memory back to the system, where the C library can; takes some milliseconds.
+    """Give freed memory back, a GPU's too, where that can be; takes some milliseconds.
 
     C libraries keep it for later, and glibc can be asked not to.
     Models come and go between requests of other sizes, and the gaps that they leave in the heaps
-    of several threads are else never whole enough to be given up.
+    of several threads are else never whole enough to be given up. Torch keeps a GPU's likewise,
+    from where no other process can take it.
     """
+    torch.cuda.empty_cache()
     trim = _trim()
     if trim is not None:
         trim(0)

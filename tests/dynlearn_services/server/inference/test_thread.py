@@ -341,6 +341,37 @@ def test_a_thread_that_dies_is_said_to_whoever_waits_or_comes(
         inference.call(lambda: None)
 
 
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), Unavailable),
+        (MemoryError(), Unavailable),
+        (StopIteration(), RuntimeError),
+        (SystemExit(1), RuntimeError),
+        (ValueError("a fault"), ValueError),
+    ],
+)
+def test_whatever_fails_is_told_and_ends_no_thread(
+    inference, loaded, draw_rows, monkeypatch, fault, told
+):
+    def fail(*arguments):
+        raise fault
+
+    def begin(pause):
+        fail()
+        yield
+
+    async def ask():
+        with pytest.raises(told):
+            await inference.run(loaded, begin, None)
+        monkeypatch.setattr(LoadedModel, "compute", fail)
+        with pytest.raises(told):
+            await inference.predict(loaded, Inputs(*draw_rows(1)), (MEAN,), None)
+
+    asyncio.run(ask())
+    inference.require_alive()
+
+
 def test_other_work_ends_when_nobody_waits(inference, loaded):
     closed = threading.Event()
 

@@ -3,9 +3,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from dynlearn_services.server.models.loaded_model import LoadedModel
-from dynlearn_services.server.models.memory import evict
+from dynlearn_services.server.models.memory import evict, hand_back
 from dynlearn_services.server.models.served_model import ServedModel
 
 # Small blocks between others that stay: nothing at the end of the heap becomes free by itself.
@@ -54,3 +55,10 @@ def test_the_least_recently_used_leave_first_and_the_current_never(make_model):
     assert evict(served, 30) == []
     assert evict(served, 15) == ["arm", "arm"]
     assert (list(arm.versions), list(leg.versions)) == (["1"], ["1"])
+
+
+def test_what_a_gpu_has_of_them_is_handed_back_too(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    hand_back()
+    assert emptied == [True]
