@@ -192,6 +192,7 @@ def make_sequences() -> dict[str, Array]:
 def poster_of_rollouts(url: str, tensors: Tensors) -> Callable[[], object]:
     """Return a call that has sequences judged over HTTP."""
     parameters = {"particles": PARTICLES, "propagation": "ts1", "seed": 0, "reward": "dense"}
+    parameters["environment"] = FETCH
     message = encode_request(tensors, ["returns"], parameters)
     return poster(url, "/v1/models/fetch/rollout", message)
 

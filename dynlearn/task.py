@@ -82,6 +82,27 @@ class Task:
             )
         return self.rewards[name]
 
+    def context_size(self, space: ObservationSpace) -> int | None:
+        """Return G, what the context of observations of a space has of columns.
+
+        None where it cannot be read off zeros: there is more to an observation than the space says.
+        """
+        import numpy as np
+
+        observation: Any = np.zeros(space.observation.size)
+        if space.goal is not None:
+            goal = np.zeros(space.goal.size)
+            observation = {
+                "observation": observation,
+                "achieved_goal": goal,
+                "desired_goal": goal.copy(),
+            }
+        try:
+            context = np.asarray(self.read_context(observation))
+        except Exception:
+            return None
+        return context.size if context.ndim == 1 else None
+
 
 def bare_task(environment: str, space: ObservationSpace) -> Task:
     """Return what is plain of any environment: its goal if it has one, no reward and no success."""

@@ -58,10 +58,10 @@ class ModelParameters(Metadata):
         covariance: of each member: variances alone, or a full matrix.
         full_state: whether every column is predicted, in order, so that rollouts can go on.
         learned_reward: whether the model has learned a reward.
-        context_size: G, the columns of the goal that the learned reward is of.
+        context_size: G, the columns of the goal that the rewards are of.
         precision: of the products between the members' hidden layers.
-        rewards: the names of the rewards that rollouts can be judged by, by the environment whose
-            task they are of.
+        rewards: the names of the rewards that rollouts can be judged by, by the environment that
+            the model is of, where it has a task.
         environment: the id of the environment whose data it was trained on; None where that is
             unknown.
         env_kwargs: what that environment was made with, over what its registration says.

@@ -118,3 +118,14 @@ def test_columns_are_described_by_their_task_where_it_fits() -> None:
     assert describe_columns("nowhere", named).labels == ("arm.joint[0]", "grip=1")
     slide = describe_columns("dynlearn/ObjectSlide-v1", columns(4))
     assert (len(slide.labels), slide.focus) == (4, (2,))
+
+
+def test_how_wide_a_context_is() -> None:
+    task = bare_task("elsewhere/Point-v0", columns(3))
+    goal = BoxSpace(low=(0,) * 2, high=(1,) * 2)
+    assert task.context_size(columns(3)) == 0
+    assert task.context_size(ObservationSpace(observation=goal, goal=goal)) == 2
+    of_columns = replace(task, read_context=lambda observation: observation[1:])
+    assert of_columns.context_size(columns(3)) == 2
+    for more in (lambda observation: observation["camera"], lambda observation: np.zeros((2, 2))):
+        assert replace(task, read_context=more).context_size(columns(3)) is None

@@ -132,7 +132,10 @@ class _ServedModel:
         name = config.reward or next(iter(task.rewards))
         is_known = name in spec.rewards.get(config.env, ())
         rows = config.episodes * config.candidates * config.particles
-        fits = spec.limits is None or rows <= spec.limits.max_rows
+        most, steps = spec.limits, rows * config.horizon
+        fits = most is None or (
+            rows <= most.max_rows and (most.max_row_steps is None or steps <= most.max_row_steps)
+        )
         # Else it is judged here, step by step: one of a task that is installed only here, or of
         # more rows than the server takes at once.
         is_judged_there = name == LEARNED or (is_known and fits)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -24,12 +24,17 @@ _INLINE_BYTES = 1_048_576
 # Numbers that are written at once, which no other thread of Python's can interrupt.
 _NUMBERS_AT_ONCE = 2**15
 
+Result = TypeVar("Result")
+
+
+async def aside(size: int, work: Callable[[], Result]) -> Result:
+    """Do work on so many bytes, away from the event loop if they are many."""
+    return work() if size <= _INLINE_BYTES else await asyncio.to_thread(work)
+
 
 async def decode(body: bytes, header_length: str | None, most_json_bytes: int) -> InferRequest:
     """Read a request, away from the event loop if it is long."""
-    if len(body) <= _INLINE_BYTES:
-        return decode_request(body, header_length, most_json_bytes)
-    return await asyncio.to_thread(decode_request, body, header_length, most_json_bytes)
+    return await aside(len(body), partial(decode_request, body, header_length, most_json_bytes))
 
 
 async def encode(
@@ -40,9 +45,7 @@ async def encode(
     write: Callable[[], Message] = partial(
         encode_response, response, {name for name in binary if binary[name]}, dumps
     )
-    if sum(values.nbytes for values in outputs.values()) <= _INLINE_BYTES:
-        return write()
-    return await asyncio.to_thread(write)
+    return await aside(sum(values.nbytes for values in outputs.values()), write)
 
 
 def dumps(document: dict[str, Any]) -> bytes:

@@ -1,13 +1,20 @@
 """Predictions over HTTP: from the bytes of a request to the bytes of its answer."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from dynlearn.errors import InvalidInput, NumericalFailure
 from dynlearn.protocol.messages import Message
 from dynlearn.protocol.names import OUTPUTS, SAMPLE, SAMPLE_MEMBER
 from dynlearn_services.server.calls.checks import check_inputs
 from dynlearn_services.server.calls.faults import require_near
-from dynlearn_services.server.calls.messages import decode, encode, require_answer, require_rows
+from dynlearn_services.server.calls.messages import (
+    aside,
+    decode,
+    encode,
+    require_answer,
+    require_rows,
+)
 from dynlearn_services.server.calls.parameters import PredictParameters
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.models.sampling import Draw
@@ -36,13 +43,15 @@ async def predict(
     outputs = tuple(binary)
     model.require_outputs(outputs)
     require_rows(request.inputs, config.max_rows)
-    inputs = check_inputs(
+    check = partial(
+        check_inputs,
         model.model.spec,
         request.inputs,
         parameters.members,
         config.actions_outside,
         model.context_size,
     )
+    inputs = await aside(len(body), check)
     require_answer(model.outputs.count_bytes(outputs, inputs), config.max_answer_bytes)
     draw = _draw(outputs, parameters)
     if draw is None and inputs.rows <= config.batch_rows:

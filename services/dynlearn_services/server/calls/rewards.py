@@ -1,4 +1,4 @@
-"""What judges a rollout: a reward of an installed task, or the one that the model has learned.
+"""What judges a rollout: a reward of the environment's task, or the one that the model has learned.
 
 Shapes: S start states, P candidates, H horizon, O observation, A action, G context.
 """
@@ -6,125 +6,125 @@ Shapes: S start states, P candidates, H horizon, O observation, A action, G cont
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dynlearn.errors import InvalidInput, nearest
-from dynlearn.models.spec import ModelSpec
 from dynlearn.task import LEARNED, Task
 from dynlearn_services.server.calls.parameters import RolloutParameters
+from dynlearn_services.server.inference.faults import is_shortage
 from dynlearn_services.server.models.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
     from dynlearn.task import TransitionFunction
 
 
-def known_rewards(tasks: Sequence[Task], spec: ModelSpec) -> dict[str, tuple[str, ...]]:
-    """Return the names of the rewards that suit a model's rollouts, by their environment."""
-    if not spec.full_state:
-        return {}
-    fitting = _fitting(tasks, spec.observation_size)
-    return {task.environment: tuple(task.rewards) for task in fitting}
+class Judge(NamedTuple):
+    """A reward, and what it needs beside transitions.
 
-
-def find_reward(
-    tasks: Sequence[Task],
-    name: str,
-    environment: str | None,
-    columns: int,
-    others: Sequence[str] = (),
-) -> TransitionFunction:
-    """Return a task's reward of a name.
-
-    Args:
-        tasks: those that are installed.
-        name: the reward's.
-        environment: the task's environment; absent, the one task with observations of so many
-            columns and such a reward.
-        columns: O.
-        others: names that are known beside those of tasks, to tell who misspells one.
-
-    Raises:
-        InvalidInput: none fits, or several do.
+    Attributes:
+        reward: what judges.
+        context_size: G; None where nothing but the reward can tell.
     """
-    fitting = _fitting(tasks, columns)
-    if environment is not None:
-        fitting = [task for task in fitting if task.environment == environment]
-        if not fitting:
-            known = [task.environment for task in tasks]
+
+    reward: TransitionFunction
+    context_size: int | None
+
+    def require_context(self, columns: int) -> None:
+        """Check how many columns a context has.
+
+        Raises:
+            InvalidInput: the reward needs others.
+        """
+        if self.context_size not in (None, columns):
             raise InvalidInput(
-                f"parameters.environment: expected a task with {columns} observation columns, got "
-                f"{environment!r}; {nearest(environment, known)}"
+                f"context: expected the goal, of {self.context_size} columns, got {columns}"
             )
-    found = [task for task in fitting if name in task.rewards]
-    if len(found) == 1:
-        return found[0].reward(name)
-    if found:
-        raise InvalidInput(
-            "parameters.environment: expected it where several tasks have such a reward: "
-            f"{', '.join(task.environment for task in found)}"
-        )
-    known = sorted({reward for task in fitting for reward in task.rewards}.union(others))
-    raise InvalidInput(
-        f"parameters.reward: expected a reward of a task with {columns} observation columns, got "
-        f"{name!r}; {nearest(name, known)}"
-    )
+
+    @torch.no_grad()
+    def try_out(self, observation: Tensor, actions: Tensor, context: Tensor) -> None:
+        """Judge one transition, so that a context that does not suit is refused before any work.
+
+        Args:
+            observation: [S, O].
+            actions: [S, P, H, A].
+            context: [S, G].
+
+        Raises:
+            InvalidInput: the reward needs another context.
+        """
+        first = observation[:1]
+        try:
+            self.reward(first, actions[:1, 0, 0], first, context[:1])
+        except (IndexError, RuntimeError) as error:
+            if is_shortage(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise InvalidInput(
+                f"context: expected what the reward needs, such as the goal, got shape "
+                f"{list(context.shape)} ({reason})"
+            ) from error
 
 
-def choose_reward(
+def task_of(tasks: Sequence[Task], model: LoadedModel) -> Task | None:
+    """Return the task of the environment whose data a model was trained on, if one is installed."""
+    if model.environment is None or not model.model.spec.full_state:
+        return None
+    fitting = (task for task in _fitting(tasks, model) if task.environment == model.environment)
+    return next(fitting, None)
+
+
+def choose_judge(
     tasks: Sequence[Task], model: LoadedModel, parameters: RolloutParameters
-) -> TransitionFunction | None:
+) -> Judge | None:
     """Return what judges a rollout, if anything is to: a task's reward, or what was learned.
 
+    The task is that of the model's environment. Callers name one only where the model was published
+    without a word of it, and answer for it.
+
     Raises:
-        InvalidInput: there is no such reward, or several tasks have one.
+        InvalidInput: there is no such reward, or the model is of another environment.
     """
-    learned = model.reward
-    if parameters.reward is None:
+    name, learned = parameters.reward, model.reward
+    if name is None:
         return None
-    if parameters.reward != LEARNED:
-        return find_reward(
-            tasks,
-            parameters.reward,
-            parameters.environment,
-            model.model.spec.observation_size,
-            [LEARNED] if learned is not None else [],
-        )
-    if learned is None:
+    if name == LEARNED:
+        if learned is None:
+            raise InvalidInput(
+                f"parameters.reward: expected a model that has learned a reward, got {model.name} "
+                f"{model.version}; train one with --learn-reward"
+            )
+        return Judge(learned, learned.context_size)
+    environment = _environment(model, parameters.environment)
+    task = next((one for one in _fitting(tasks, model) if one.environment == environment), None)
+    known = [] if task is None else list(task.rewards)
+    if task is None or name not in known:
+        known += [LEARNED] if learned is not None else []
         raise InvalidInput(
-            f"parameters.reward: expected a model that has learned a reward, got {model.name} "
-            f"{model.version}; train one with --learn-reward"
+            f"parameters.reward: expected a reward of {environment}, with "
+            f"{model.model.spec.observation_size} observation columns, got {name!r}; "
+            f"{nearest(name, known)}"
         )
-    return learned
+    return Judge(task.rewards[name], task.context_size(model.model.spec.observation_space))
 
 
-@torch.no_grad()
-def try_reward(
-    reward: TransitionFunction, observation: Tensor, actions: Tensor, context: Tensor
-) -> None:
-    """Judge one transition, so that a context that does not suit is refused before any work.
-
-    Args:
-        reward: what judges.
-        observation: [S, O].
-        actions: [S, P, H, A].
-        context: [S, G].
-
-    Raises:
-        InvalidInput: the reward needs another context.
-    """
-    first = observation[:1]
-    try:
-        reward(first, actions[:1, 0, 0], first, context[:1])
-    except (IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+def _environment(model: LoadedModel, named: str | None) -> str:
+    own = model.environment
+    if own is None and named is None:
         raise InvalidInput(
-            f"context: expected what the reward needs, such as the goal, got shape "
-            f"{list(context.shape)} ({reason})"
-        ) from error
+            f"parameters.environment: expected the environment whose reward is meant, for model "
+            f"{model.name} {model.version} was published without its own, got none"
+        )
+    if named is not None and own is not None and named != own:
+        raise InvalidInput(
+            f"parameters.environment: expected {own}, which model {model.name} {model.version} is "
+            f"of, got {named!r}; leave it out"
+        )
+    return own or named or ""
 
 
-def _fitting(tasks: Sequence[Task], columns: int) -> list[Task]:
+def _fitting(tasks: Sequence[Task], model: LoadedModel) -> list[Task]:
+    columns = model.model.spec.observation_size
     return [task for task in tasks if len(task.observation_columns) == columns]

@@ -5,58 +5,30 @@ Shapes: S start states, P candidates, N particles, H horizon, O observation, A a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Generator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dynlearn.errors import InvalidInput, NumericalFailure, TooLarge, nearest
-from dynlearn.protocol.messages import InferRequest, Message
-from dynlearn.protocol.names import ROLLOUT_OUTPUTS
+from dynlearn.errors import NumericalFailure
+from dynlearn.protocol.messages import Message
 from dynlearn.protocol.tensors import Array
 from dynlearn.rollout.returns import Estimator
-from dynlearn.rollout.trajectory import rollout_in_turns
-from dynlearn.spaces import DiscreteSpace
-from dynlearn_services.server.calls.checks import (
-    as_float32,
-    as_observation,
-    check_actions,
-    require_shape,
-)
+from dynlearn.rollout.trajectory import Trajectory, rollout_in_turns
 from dynlearn_services.server.calls.faults import require_finite_beginning, require_near
-from dynlearn_services.server.calls.messages import decode, encode, require_answer
+from dynlearn_services.server.calls.messages import aside, decode, encode
 from dynlearn_services.server.calls.parameters import RolloutParameters
-from dynlearn_services.server.calls.rewards import choose_reward, try_reward
+from dynlearn_services.server.calls.plans import ATTRIBUTES, Plan, read_plan
 from dynlearn_services.server.inference.work import Pause
 from dynlearn_services.server.models.loaded_model import LoadedModel
 from dynlearn_services.server.service import Service
 
-if TYPE_CHECKING:
-    from dynlearn.task import TransitionFunction
-
-_ATTRIBUTES = {name: attribute for attribute, name in ROLLOUT_OUTPUTS.items()}
-_OF_RETURNS = ("returns", "return_std")
-_DIMENSIONS = ("starts", "candidates", "steps")
 # What stands for a return that is not finite, which may not leave: nothing is chosen less.
 _LOWEST = float(np.finfo(np.float32).min)
-
-
-class _Plan(NamedTuple):
-    """What is to be imagined.
-
-    Attributes:
-        observation: [S, O].
-        actions: [S, P, H, A].
-        context: [S, G].
-        reward: what judges it, if anything does.
-    """
-
-    observation: Tensor
-    actions: Tensor
-    context: Tensor
-    reward: TransitionFunction | None
+# What moments are taken of, or are, at once; a few milliseconds.
+_MOMENT_NUMBERS = 2**22
 
 
 async def roll_out(
@@ -67,150 +39,82 @@ async def roll_out(
     Raises:
         InvalidInput: a part of it is wrong; the message names the field.
         TooLarge: there are more rows, or there would be more bytes, than allowed.
-        Unavailable: too much is waiting already.
+        Unavailable: too much is waiting already, or memory is short.
         DeadlineExceeded: the caller's timeout passed before its end.
         NumericalFailure: the model gave NaN or infinity.
     """
     request = await decode(body, header_length, service.config.max_json_bytes)
     parameters = RolloutParameters.read(request.parameters)
     deadline = parameters.deadline
-    model.model.require_full_state()
-    default = ("mean", "covariance") if parameters.reward is None else ("returns",)
-    names = [ROLLOUT_OUTPUTS[attribute] for attribute in default]
-    binary = request.outputs or dict.fromkeys(names, request.binary)
-    _require_outputs(tuple(binary), parameters)
-    plan = _plan(service, model, request, parameters)
-    _require_size(service, plan, tuple(binary), parameters)
-    outputs = tuple(binary)
-    found = await service.inference.run(
-        model, lambda pause: _imagine(model, plan, outputs, parameters, pause), deadline
-    )
+    plan = await aside(len(body), partial(read_plan, service, model, request, parameters))
+    found = await service.inference.run(model, partial(_imagine, model, plan), deadline)
     try:
-        return await encode(model, found, binary, request.id)
+        return await encode(model, found, plan.outputs, request.id)
     except NumericalFailure:
         # It may be the caller's fault.
-        require_near(model, plan.observation.cpu().numpy(), plan.context.cpu().numpy())
-        for name, values in found.items():
-            attribute = _ATTRIBUTES[name]
-            if attribute not in _OF_RETURNS:
-                steps = 3 if attribute == "particles" else 2
-                require_finite_beginning(np.moveaxis(values, steps, 0))
+        require_near(model, plan.observation, plan.context)
+        for name in plan.states:
+            steps = 3 if ATTRIBUTES[name] == "particles" else 2
+            require_finite_beginning(np.moveaxis(found[name], steps, 0))
         raise
-
-
-def _require_outputs(outputs: Sequence[str], parameters: RolloutParameters) -> None:
-    for name in outputs:
-        if name not in _ATTRIBUTES:
-            raise InvalidInput(
-                f"outputs: expected outputs of a rollout, got {name!r}; "
-                f"{nearest(name, _ATTRIBUTES)}"
-            )
-        if name in _OF_RETURNS and parameters.reward is None:
-            raise InvalidInput(f"parameters.reward: expected a reward for {name}, got none")
-
-
-def _plan(
-    service: Service, model: LoadedModel, request: InferRequest, parameters: RolloutParameters
-) -> _Plan:
-    tensors, spec = request.inputs, model.model.spec
-    if tensors.keys() - {"context"} != {"observations", "actions"}:
-        raise InvalidInput(
-            "inputs: expected observations and actions, and context or not, "
-            f"got {', '.join(tensors)}"
-        )
-    observation = as_observation("observations", tensors["observations"], spec)
-    require_shape("observations", observation, ("starts",), spec.observation_size)
-    actions = check_actions(
-        "actions", tensors["actions"], _DIMENSIONS, spec, service.config.actions_outside
-    )
-    if isinstance(spec.action_space, DiscreteSpace):
-        actions = spec.action_space.one_hot(actions)
-    context = np.zeros((len(observation), 0), np.float32)
-    if "context" in tensors:
-        context = as_float32("context", tensors["context"])
-    for name, values in (("actions", actions), ("context", context)):
-        if len(values) != len(observation):
-            raise InvalidInput(
-                f"{name}: expected {len(observation)} starts, as many as observations, "
-                f"got {len(values)}"
-            )
-    if context.ndim != 2:
-        raise InvalidInput(f"context: expected shape [starts, columns], got {list(context.shape)}")
-    reward = choose_reward(service.tasks, model, parameters)
-    tensor = model.model.as_tensor
-    plan = _Plan(model.model.as_observation(observation), tensor(actions), tensor(context), reward)
-    if reward is not None:
-        try_reward(reward, plan.observation, plan.actions, plan.context)
-    return plan
-
-
-def _require_size(
-    service: Service, plan: _Plan, outputs: Sequence[str], parameters: RolloutParameters
-) -> None:
-    starts, candidates, horizon, _ = plan.actions.shape
-    columns, particles = plan.observation.shape[1], parameters.particles
-    rows = starts * candidates * particles
-    if rows > service.config.max_rows:
-        raise TooLarge(
-            f"actions: expected at most {service.config.max_rows} particles of all sequences, "
-            f"got {rows}; ask for fewer candidates or particles at a time"
-        )
-    if rows * horizon > service.config.max_row_steps:
-        raise TooLarge(
-            f"actions: expected at most {service.config.max_row_steps} steps of all particles "
-            f"together, got {rows} x {horizon}; ask for fewer steps, candidates or particles"
-        )
-    numbers = {
-        "returns": 1,
-        "return_std": 1,
-        "mean": horizon * columns,
-        "variance": horizon * columns,
-        "covariance": horizon * columns**2,
-        "particles": particles * horizon * columns,
-    }
-    wanted = [_ATTRIBUTES[name] for name in outputs]
-    size = sum(numbers[attribute] for attribute in wanted)
-    if set(wanted) - set(_OF_RETURNS):
-        # Moments are taken of all particles, which are kept that long.
-        size = max(size, numbers["particles"])
-    itemsize = plan.observation.element_size()
-    require_answer(itemsize * starts * candidates * size, service.config.max_answer_bytes)
 
 
 @torch.no_grad()
 def _imagine(
-    model: LoadedModel,
-    plan: _Plan,
-    outputs: Sequence[str],
-    parameters: RolloutParameters,
-    pause: Pause,
+    model: LoadedModel, plan: Plan, pause: Pause
 ) -> Generator[None, None, dict[str, Array]]:
-    found: dict[str, Tensor] = {}
-    if any(name in _OF_RETURNS for name in outputs):
-        assert plan.reward is not None
+    dynamics, parameters = model.model, plan.parameters
+    observation = dynamics.as_observation(plan.observation)
+    actions, context = dynamics.as_tensor(plan.actions), dynamics.as_tensor(plan.context)
+    found: dict[str, Array] = {}
+    if plan.judge is not None:
+        plan.judge.try_out(observation, actions, context)
+    if plan.judge is not None and plan.returns:
         estimator = Estimator(
-            model.model,
-            plan.reward,
+            dynamics,
+            plan.judge.reward,
             parameters.particles,
             parameters.propagation,
             parameters.risk_aversion,
             parameters.discount,
         )
         returns = yield from estimator.returns_in_turns(
-            plan.observation, plan.actions, plan.context, parameters.seed, pause
+            observation, actions, context, parameters.seed, pause
         )
-        found["returns"] = returns.score.clamp(min=_LOWEST)
-        found["return_std"] = returns.std
-    if any(name not in _OF_RETURNS for name in outputs):
+        values = {"returns": returns.score.clamp(min=_LOWEST), "return_std": returns.std}
+        found |= {name: values[ATTRIBUTES[name]].cpu().numpy() for name in plan.returns}
+    if plan.states:
         trajectory = yield from rollout_in_turns(
-            model.model,
-            plan.observation,
-            plan.actions,
+            dynamics,
+            observation,
+            actions,
             parameters.particles,
             parameters.propagation,
             parameters.seed,
             pause,
         )
-        for name in set(outputs) - set(_OF_RETURNS):
-            found[name] = getattr(trajectory, _ATTRIBUTES[name])
-    return {name: found[name].cpu().numpy() for name in outputs}
+        for name in plan.states:
+            found[name] = yield from _of_all(trajectory.particles, ATTRIBUTES[name], pause)
+    return {name: found[name] for name in plan.outputs}
+
+
+def _of_all(particles: Tensor, attribute: str, pause: Pause) -> Generator[None, None, Array]:
+    """Return what a trajectory has of an attribute, taken of some sequences at a time.
+
+    Args:
+        particles: [S, P, N, H, O].
+        attribute: of `Trajectory`.
+        pause: whether to yield.
+    """
+    if attribute == "particles":
+        all_of_them: Array = particles.cpu().numpy()
+        return all_of_them
+    starts, candidates, count, horizon, columns = particles.shape
+    most = max(1, _MOMENT_NUMBERS // (horizon * columns * max(count, columns)))
+    parts = []
+    for some in torch.split(particles.flatten(0, 1), most):
+        parts.append(getattr(Trajectory(some[None]), attribute)[0].cpu())
+        if pause():
+            yield
+    whole: Array = torch.cat(parts).numpy()
+    return whole.reshape(starts, candidates, *whole.shape[1:])

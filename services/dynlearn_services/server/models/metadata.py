@@ -1,17 +1,18 @@
 """A loaded model as the protocol describes it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from dynlearn.protocol.metadata import Limits, ModelMetadata, ModelParameters, TensorMetadata
 from dynlearn.spaces import DiscreteSpace
+from dynlearn.task import Task
 from dynlearn_services.server.models.loaded_model import LoadedModel
 
 
 def describe(
     loaded: LoadedModel,
     versions: Sequence[str],
-    rewards: Mapping[str, tuple[str, ...]],
+    task: Task | None,
     limits: Limits,
 ) -> ModelMetadata:
     """Return what a model takes and gives, and what a planner must know of it.
@@ -19,10 +20,13 @@ def describe(
     Args:
         loaded: the model.
         versions: that can be asked for.
-        rewards: that are known for such observations, by environment.
+        task: of its environment, whose rewards rollouts can be judged by.
         limits: of one request.
     """
     spec = loaded.model.spec
+    context_size = loaded.context_size
+    if not context_size and task is not None:
+        context_size = task.context_size(spec.observation_space) or 0
     action = (
         TensorMetadata(name="action", datatype="INT64", shape=[-1])
         if isinstance(spec.action_space, DiscreteSpace)
@@ -54,9 +58,9 @@ def describe(
             covariance="full" if spec.head == "scale_tril" else "diagonal",
             full_state=spec.full_state,
             learned_reward=loaded.reward is not None,
-            context_size=loaded.context_size,
+            context_size=context_size,
             precision=loaded.model.precision,
-            rewards=rewards,
+            rewards={} if task is None else {task.environment: tuple(task.rewards)},
             environment=loaded.environment,
             env_kwargs=loaded.env_kwargs,
             limits=limits,

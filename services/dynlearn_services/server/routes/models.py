@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dynlearn.protocol.metadata import Limits
-from dynlearn_services.server.calls.rewards import known_rewards
+from dynlearn_services.server.calls.rewards import task_of
 from dynlearn_services.server.models.metadata import describe
 from dynlearn_services.server.routes.route import answer_json
 from dynlearn_services.server.service import Service
@@ -38,8 +38,8 @@ async def describe_model(service: Service, request: Request, parts: Mapping[str,
         max_body_bytes=config.max_body_bytes,
         max_answer_bytes=config.max_answer_bytes,
     )
-    rewards = known_rewards(service.tasks, loaded.model.spec)
-    return answer_json(describe(loaded, versions, rewards, limits))
+    task = task_of(service.tasks, loaded)
+    return answer_json(describe(loaded, versions, task, limits))
 
 
 async def model_ready(service: Service, request: Request, parts: Mapping[str, str]) -> Response:

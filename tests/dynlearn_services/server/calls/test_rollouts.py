@@ -1,4 +1,6 @@
 import json
+import threading
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 import torch
 
 from dynlearn.client import DynamicsClient
-from dynlearn.config import ServeConfig
+from dynlearn.config import ServeConfig, TrainConfig
 from dynlearn.errors import InvalidInput
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.models.regressor import EnsembleRegressor
@@ -18,6 +20,7 @@ from dynlearn.registry import Registry
 from dynlearn.rollout.returns import Estimator, estimate_returns
 from dynlearn.spaces import BoxSpace, DiscreteSpace, ObservationSpace
 from dynlearn.task import find_task
+from dynlearn.training.provenance import write_training
 from dynlearn_services.server import running_server
 
 STARTS, CANDIDATES, STEPS = 3, 4, 5
@@ -49,17 +52,31 @@ def slide_reward():
     return LearnedReward(regressor, observation_size=4, action_size=1)
 
 
+def published(model, environment=SLIDE.environment):
+    """What writes a model, and of which environment it is."""
+
+    def write(folder):
+        model.save(folder)
+        config = TrainConfig(dataset="data", model="model")
+        write_training(folder, config, {"environment": environment}, "test", [])
+
+    return write
+
+
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
     registry = Registry(tmp_path_factory.mktemp("models"))
-    registry.publish("slide", slide_model(BoxSpace(low=(-1,), high=(1,))).save)
+    registry.publish("slide", published(slide_model(BoxSpace(low=(-1,), high=(1,)))))
+    cart = slide_model(BoxSpace(low=(-1,), high=(1,)))
+    registry.publish("cart", published(cart, "CartPole-v1"))
+    registry.publish("nobodys", cart.save)
     registry.publish("walk", slide_model(DiscreteSpace(n=3, start=1)).save)
     registry.publish("part", slide_model(BoxSpace(low=(-1,), high=(1,)), (2,)).save)
     wild = slide_model(BoxSpace(low=(-1,), high=(1,)))
     with torch.no_grad():
         wild.regressor.network.perceptrons[0][-1].bias.fill_(3e38)
         wild.regressor.target_scaler.std.fill_(100)
-    registry.publish("wild", wild.save)
+    registry.publish("wild", published(wild))
     growing = slide_model(BoxSpace(low=(-1,), high=(1,)))
     with torch.no_grad():
         growing.regressor.network.perceptrons[0][-1].bias.fill_(5)
@@ -67,7 +84,7 @@ def registry(tmp_path_factory):
     registry.publish("growing", growing.save)
 
     def with_reward(folder):
-        slide_model(BoxSpace(low=(-1,), high=(1,))).save(folder)
+        published(slide_model(BoxSpace(low=(-1,), high=(1,))))(folder)
         slide_reward().save(folder)
 
     registry.publish("judge", with_reward)
@@ -287,6 +304,55 @@ def test_a_horizon_that_leads_out_of_the_numbers_is_named(url, tensors, output):
     assert f"stay finite, got {STEPS} steps, of which 1 are" in refused.json()["error"]
 
 
+def test_rewards_are_of_the_models_own_environment(url, tensors):
+    """Another's observations may have as many columns, and mean other things."""
+    with DynamicsClient(url, model="cart") as client:
+        assert client.spec.rewards == {}
+        assert client.spec.context_size == 0
+    with DynamicsClient(url, model="slide") as client:
+        assert client.spec.rewards == {SLIDE.environment: tuple(SLIDE.rewards)}
+        assert client.spec.context_size == 1
+    for parameters in ({}, {"environment": SLIDE.environment}):
+        refused = post(url, tensors, name="cart", reward="smooth", **parameters)
+        assert refused.status_code == 400
+        assert "CartPole-v1" in refused.json()["error"]
+
+
+def test_who_knows_the_environment_of_a_model_may_name_it(url, tensors):
+    refused = post(url, tensors, name="nobodys", reward="smooth")
+    assert "parameters.environment: expected the environment" in refused.json()["error"]
+    named = {"reward": "smooth", "environment": SLIDE.environment}
+    returns = found(post(url, tensors, name="nobodys", **named)).outputs["returns"]
+    own = found(post(url, tensors, reward="smooth")).outputs["returns"]
+    np.testing.assert_array_equal(returns, own)
+
+
+def test_a_reward_that_fails_does_so_away_from_the_event_loop(registry, tensors, monkeypatch):
+    threads = []
+
+    def reward(before, action, after, context):
+        threads.append(threading.current_thread().name)
+        return SLIDE.rewards["dense"](before, action, after, context)
+
+    task = replace(SLIDE, rewards={"dense": reward})
+    monkeypatch.setattr(
+        "dynlearn_services.server.service.installed_tasks", lambda: {SLIDE.environment: task}
+    )
+    with running_server(ServeConfig(port=0, model=("slide",)), registry.root) as url:
+        found(post(url, tensors, reward="dense"))
+    assert "http" not in threads
+    assert threads
+
+
+def test_moments_of_some_sequences_at_a_time(url, model, tensors, monkeypatch):
+    plain = {name: tensors[name] for name in ("observations", "actions")}
+    names = ("trajectory_mean", "trajectory_variance", "trajectory_covariance")
+    whole = found(post(url, plain, names, particles=6)).outputs
+    monkeypatch.setattr("dynlearn_services.server.calls.rollouts._MOMENT_NUMBERS", 1)
+    for name, values in found(post(url, plain, names, particles=6)).outputs.items():
+        np.testing.assert_array_equal(values, whole[name])
+
+
 def test_a_misspelt_reward_is_told_of_the_learned_one(url, tensors):
     refused = post(url, tensors, name="judge", reward="lerned")
     assert "did you mean learned" in refused.json()["error"]
@@ -314,14 +380,33 @@ def test_a_misspelt_reward_is_told_of_the_learned_one(url, tensors):
         ({"actions": np.zeros((2, 4, 5, 1), "f4")}, (), {}, 400, "actions: expected 3 starts"),
         ({"context": np.zeros((2, 1), "f4")}, (), {}, 400, "context: expected 3 starts"),
         ({"context": np.zeros(3, "f4")}, (), {}, 400, "context: expected shape [starts, columns]"),
-        ({"context": None}, (), {"reward": "dense"}, 400, "context: expected what the reward"),
-        ({}, (), {"reward": "dens"}, 400, "parameters.reward: expected a reward of a task with 4"),
+        (
+            {"context": None},
+            (),
+            {"reward": "dense"},
+            400,
+            "context: expected the goal, of 1 columns, got 0",
+        ),
+        (
+            {"context": np.zeros((3, 5), "f4")},
+            (),
+            {"reward": "dense"},
+            400,
+            "context: expected the goal, of 1 columns, got 5",
+        ),
+        (
+            {},
+            (),
+            {"reward": "dens"},
+            400,
+            "parameters.reward: expected a reward of dynlearn/ObjectSlide-v1, with 4",
+        ),
         (
             {},
             (),
             {"reward": "dense", "environment": "FetchPickAndPlace-v4"},
             400,
-            "parameters.environment: expected a task with 4 observation columns",
+            "parameters.environment: expected dynlearn/ObjectSlide-v1",
         ),
         ({}, ("returns",), {}, 400, "parameters.reward: expected a reward for returns"),
         ({}, ("return",), {}, 400, "did you mean"),

@@ -65,7 +65,7 @@ def test_models_predict_in_the_precision_asked_for(arm, metrics):
     models.open(LoadedModel.warm_up)
     for loaded in (models.find("arm"), models.load_version("arm", "1")):
         assert loaded.model.precision == "bfloat16"
-        assert describe(loaded, [], {}, LIMITS).parameters.precision == "bfloat16"
+        assert describe(loaded, [], None, LIMITS).parameters.precision == "bfloat16"
     models.close()
 
 
