@@ -32,7 +32,13 @@ class Played(NamedTuple):
 
 
 class Recorder:
-    """Takes down B episodes of at most `max_steps` steps."""
+    """Takes down B episodes of at most `max_steps` steps.
+
+    Attributes:
+        max_steps: T at most.
+        latest: after how many steps something was last observed.
+        lengths: T of each episode that has ended, else 0; [B].
+    """
 
     def __init__(
         self,
@@ -43,6 +49,7 @@ class Recorder:
     ):
         """Make room for them."""
         self.max_steps = max_steps
+        self.latest = 0
         self.lengths = np.zeros(episodes, dtype=np.int64)
         self._successes: list[bool | None] = [None] * episodes
         boxes = {"observations": observation_space.observation}
@@ -70,6 +77,7 @@ class Recorder:
         Raises:
             CorruptData: it has another shape than the observation space says.
         """
+        self.latest = step
         parts = observation if isinstance(observation, Mapping) else {"observation": observation}
         for name, array in self._states.items():
             part, room = parts[name.removesuffix("s")], array[rows, step]
@@ -84,6 +92,10 @@ class Recorder:
         self, rows: Rows, step: int, action: Any, reward: Any, terminated: Any, truncated: Any
     ) -> None:
         """Take down the step that led from state ``step`` to the next."""
+        room = self._steps["rewards"][rows, step]
+        if np.shape(reward) != room.shape and np.size(reward) == room.size:
+            # Of shape [1], as some environments give it.
+            reward = np.reshape(reward, room.shape)
         values = (action, reward, terminated, truncated)
         for array, value in zip(self._steps.values(), values, strict=True):
             array[rows, step] = value
@@ -91,6 +103,23 @@ class Recorder:
     def success(self, row: int, is_success: Any) -> None:
         """Take down what the environment says of the success of an episode's last step."""
         self._successes[row] = None if is_success is None else bool(is_success)
+
+    def check(self, row: int, index: int) -> None:
+        """Check an episode that has been taken down.
+
+        Raises:
+            CorruptData: it holds numbers that are not finite; `latest` then is the first such step.
+        """
+        length = int(self.lengths[row])
+        states = {name: values[row, : length + 1] for name, values in self._states.items()}
+        steps = {name: values[row, :length] for name, values in self._steps.items()}
+        for name, values in (states | steps).items():
+            finite = np.isfinite(values.reshape(len(values), -1)).all(1)
+            if not finite.all():
+                # A state follows the step before it.
+                first = int(np.argmin(finite)) - (name in states)
+                self.latest = max(0, first)
+                raise CorruptData(f"{name} that are not finite")
 
     def played(self, indices: Sequence[int], seeds: Sequence[int]) -> Played:
         """Return the episodes, each up to its own end, and which succeeded."""

@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from dynlearn.config import CollectConfig
+from dynlearn.errors import CorruptData, DynlearnError
 from dynlearn_envs.environments import (
     Environment,
     VectorEnvironment,
@@ -60,22 +61,49 @@ class CollectionWorker:
         """Play the episodes of these indices.
 
         Raises:
-            CorruptData: the environment gave arrays of other shapes than its spaces say, or
-                numbers that are not finite.
+            CorruptData: the environment raised an error, or gave arrays of other shapes than its
+                spaces say or numbers that are not finite; the message names the episode.
         """
-        seeds = [episode_seeds(self._config.seed, index) for index in indices]
-        record = Recorder(len(indices), self._max_steps, *self._spaces)
-        environment_seeds = [seed for seed, _ in seeds]
-        generators = [generator for _, generator in seeds]
         vector = self._vector_environment(len(indices))
-        if vector is None:
-            for row, (seed, generator) in enumerate(seeds):
-                play_one(self._environment, self._policy, seed, generator, record, row)
-        else:
-            play_together(vector, self._policy, environment_seeds, generators, record)
-        played = record.played(indices, environment_seeds)
+        if vector is not None:
+            try:
+                return self._play_together(vector, indices)
+            except (Exception, SystemExit) as error:
+                # Which of them it was comes out one by one. What the environment was left in is
+                # not to be trusted.
+                self._vector = None
+                self._play_one_by_one(indices)
+                raise CorruptData(
+                    f"expected {self._config.env} to play episodes {indices[0]} to {indices[-1]} "
+                    f"side by side as it plays each alone, got {_describe(error)}"
+                ) from error
+        return self._play_one_by_one(indices)
+
+    def _play_together(self, vector: VectorEnvironment, indices: Sequence[int]) -> Played:
+        pairs = [episode_seeds(self._config.seed, index) for index in indices]
+        seeds, generators = [seed for seed, _ in pairs], [generator for _, generator in pairs]
+        record = Recorder(len(indices), self._max_steps, *self._spaces)
+        play_together(vector, self._policy, seeds, generators, record)
+        played = record.played(indices, seeds)
         played.table.check()
         return played
+
+    def _play_one_by_one(self, indices: Sequence[int]) -> Played:
+        record = Recorder(len(indices), self._max_steps, *self._spaces)
+        seeds = []
+        for row, index in enumerate(indices):
+            seed, generator = episode_seeds(self._config.seed, index)
+            seeds.append(seed)
+            try:
+                play_one(self._environment, self._policy, seed, generator, record, row)
+                record.check(row, index)
+            except (Exception, SystemExit) as error:
+                raise CorruptData(
+                    f"expected {self._config.env} to play episode {index} to its end, got "
+                    f"{_describe(error)} at step {record.latest} (its seed is {seed}); mend the "
+                    "environment and go on with --resume"
+                ) from error
+        return record.played(indices, seeds)
 
     def _vector_environment(self, size: int) -> VectorEnvironment | None:
         if self._vector is None or self._vector.num_envs != size:
@@ -95,6 +123,7 @@ def play_one(
 ) -> None:
     """Play one episode into one row of the record."""
     policy.reset([generator], record.max_steps)
+    record.latest = 0
     observation, _ = environment.reset(seed=seed)
     record.state(row, 0, observation)
     for step in range(record.max_steps):
@@ -148,10 +177,17 @@ def play_together(
             observation, _ = environment.reset(options={"reset_mask": over})
 
 
+def _describe(error: BaseException) -> str:
+    reason = " ".join(str(error).split())[:200]
+    if isinstance(error, DynlearnError):
+        return reason
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
 def _batch_of_one(observation: Any) -> Any:
     if isinstance(observation, Mapping):
-        return {name: values[None] for name, values in observation.items()}
-    return observation[None]
+        return {name: np.asarray(values)[None] for name, values in observation.items()}
+    return np.asarray(observation)[None]
 
 
 def _of_row(observations: Any, row: int) -> Any:
