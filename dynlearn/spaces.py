@@ -152,24 +152,30 @@ def require_bounded_reals(space: ActionSpace) -> BoxSpace:
     """Return a space of actions that are real numbers between finite bounds.
 
     Raises:
-        InvalidInput: it is another; the message names what CEM cannot search.
+        InvalidInput: it is another; the message names what a planner cannot search.
     """
+    if obstacle := obstacle_to_planning(space):
+        raise InvalidInput(obstacle)
+    assert isinstance(space, BoxSpace)
+    return space
+
+
+def obstacle_to_planning(space: ActionSpace) -> str | None:
+    """Return what of a space CEM cannot search, for a message; None if it can."""
     if not isinstance(space, BoxSpace):
-        raise InvalidInput(f"expected continuous actions for CEM, got {_choices(space)}; {_OTHERS}")
+        return f"expected continuous actions for CEM, got {_choices(space)}; {_OTHERS}"
     names = space.names("action")
     if space.whole:
         some = ", ".join(names[column] for column in space.whole[:5])
         more = f" and {len(space.whole) - 5} more" if len(space.whole) > 5 else ""
-        raise InvalidInput(
-            f"expected continuous actions for CEM, got whole numbers in {some}{more}; {_OTHERS}"
-        )
+        return f"expected continuous actions for CEM, got whole numbers in {some}{more}; {_OTHERS}"
     unbounded = np.flatnonzero(~np.isfinite([space.low, space.high]).all(axis=0))
     if unbounded.size:
-        raise InvalidInput(
+        return (
             f"expected bounded actions for CEM, got no bound of {names[unbounded[0]]}; rescale "
             "them with gymnasium.wrappers.RescaleAction"
         )
-    return space
+    return None
 
 
 _OTHERS = "a planner of your own can ask the model, in process or served, for its predictions"

@@ -6,6 +6,7 @@ of workers nor what befalls them shows in the dataset.
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -16,6 +17,7 @@ from pydantic import JsonValue, TypeAdapter
 from dynlearn.config import CollectConfig
 from dynlearn.data.header import DatasetHeader
 from dynlearn.data.writer import EpisodeWriter
+from dynlearn.spaces import obstacle_to_planning
 from dynlearn_envs.environments import describe_spaces, make_environment, make_vector_environment
 from dynlearn_envs.policies import make_policy
 from dynlearn_services.collection.worker_pool import play_blocks
@@ -30,6 +32,8 @@ _STEPS_AT_ONCE = 2**18
 """At most, of a block whose episodes are stepped together; they are in memory at once."""
 _BLOCKS_IN_SHARD = 4
 """At least, so that a dataset of one shard keeps a few workers busy."""
+
+_log = logging.getLogger(__name__)
 
 
 def collect(
@@ -55,6 +59,8 @@ def collect(
         Unavailable: Ray cannot be reached, or its workers die again and again.
     """
     header, max_steps = plan_dataset(config)
+    if obstacle := obstacle_to_planning(header.action_space):
+        _log.info("note: `dynlearn plan` will not act in %s: %s", config.env, obstacle)
     size = block_size(config, max_steps)
     with EpisodeWriter.create(uri, header, resume=config.resume) as dataset:
         try:

@@ -1,5 +1,6 @@
 """A training run: fit on the training episodes, judge on the test episodes, publish."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ from dynlearn.data.store import EpisodeStore
 from dynlearn.errors import DynlearnError, InvalidInput, NumericalFailure
 from dynlearn.evaluation import Metrics
 from dynlearn.registry import ModelVersion, Registry
+from dynlearn.spaces import obstacle_to_planning
 from dynlearn.storage.locks import LOCK_FILE, one_writer
 from dynlearn.training.dataset import train
 from dynlearn.training.extras import reward_checkpoint
@@ -22,6 +24,8 @@ from dynlearn_services.signals import stop_signals
 from dynlearn_services.training.publication import publish
 from dynlearn_services.training.remote_group import remote_groups
 from dynlearn_services.training.tensorboard import tensorboard
+
+_log = logging.getLogger(__name__)
 
 _CHECKPOINT = "checkpoint.safetensors"
 
@@ -64,6 +68,9 @@ def run_training(
 
 def _run(config: TrainConfig, home: Home, run: Path, given: Hooks) -> tuple[ModelVersion, Metrics]:
     store = EpisodeStore.open(home.dataset(config.dataset))
+    obstacle = obstacle_to_planning(store.header.action_space)
+    if config.learn_reward and obstacle:
+        _log.info("note: `dynlearn plan` will not act by this model: %s", obstacle)
     checkpoint = run / _CHECKPOINT
     _check_resumption(config, checkpoint)
     with (

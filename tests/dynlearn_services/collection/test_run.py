@@ -245,7 +245,9 @@ def test_sigterm_leaves_a_dataset_that_goes_on(
     EpisodeStore.open(uri).verify()
 
 
-def test_progress_counts_contact_and_success(ray_session: None, tmp_path: Path) -> None:
+def test_progress_counts_contact_and_success(
+    ray_session: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     progress: list[CollectProgress] = []
     options = config("dynlearn/ObjectSlide-v1", policy="scripted", noise=0.0, random_share=0.0)
     collect(options, str(tmp_path / "data"), progress.append)
@@ -259,7 +261,10 @@ def test_progress_counts_contact_and_success(ray_session: None, tmp_path: Path) 
     # The script pushes once an episode.
     assert last.contact_share == pytest.approx(1 / 30, rel=0.3)
 
+    caplog.set_level("INFO")
     collect(config(), str(tmp_path / "without"), progress.append)
+    # Said before the work, not after it.
+    assert "will not act in counting_environments:Counting-v0: expected cont" in caplog.messages[0]
     assert progress[-1].contact_share is None
     # What the environment itself says.
     assert progress[-1].success_share == 0.25
