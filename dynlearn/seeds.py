@@ -1,12 +1,11 @@
 """Random generators that depend on nothing but a seed and what they are for."""
 
-import operator
 from typing import SupportsIndex
 
 import numpy as np
 import torch
 
-from dynlearn.errors import InvalidInput
+from dynlearn.numbers import check_integer
 
 WEIGHTS, RESAMPLE, SHUFFLE, OBJECTIVE, ROLLOUT = range(5)
 
@@ -30,9 +29,7 @@ def check_seed(seed: SupportsIndex) -> int:
     Raises:
         InvalidInput: it is no integer between 0 and 2⁶³ - 1.
     """
-    if not isinstance(seed, SupportsIndex) or isinstance(seed, bool) or not 0 <= int(seed) < 2**63:
-        raise InvalidInput(f"seed: expected an integer from 0 to {2**63 - 1}, got {seed!r}")
-    return operator.index(seed)
+    return check_integer("seed", seed, 0, 2**63 - 1)
 
 
 def seeded(seed: int) -> torch.Generator:

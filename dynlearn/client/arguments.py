@@ -1,11 +1,11 @@
 """What callers give, as what is sent."""
 
-import operator
 from typing import Any, Literal
 
 import numpy as np
 
 from dynlearn.errors import InvalidInput
+from dynlearn.numbers import holds_flags
 from dynlearn.protocol.tensors import Array
 from dynlearn.spaces import DiscreteSpace
 
@@ -17,10 +17,12 @@ def as_float(name: str, values: Any, datatype: Literal["FP32", "FP64"] = "FP32")
         InvalidInput: they are no numbers, or rows differ in length.
     """
     try:
+        given = np.asarray(_on_the_host(values))
+        if given.dtype.kind not in "iuf" or holds_flags(values):
+            raise TypeError(f"got {given.dtype}")
         # What overflows becomes infinite, and the server refuses it by name.
         with np.errstate(over="ignore"):
-            kind = np.float64 if datatype == "FP64" else np.float32
-            return np.asarray(_on_the_host(values), kind)
+            return given.astype(np.float64 if datatype == "FP64" else np.float32, copy=False)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"{name}: expected rows of numbers ({error})") from error
 
@@ -31,10 +33,11 @@ def as_integers(name: str, values: Any) -> Array:
     Raises:
         InvalidInput: there is only one, or they are no integers.
     """
+    has_flags = holds_flags(values)
     values = np.asarray(_on_the_host(values))
     if not values.ndim:
         raise InvalidInput(f"{name}: expected integers, one a row, got the number {values}")
-    if values.dtype.kind not in "iu" and values.size:
+    if (values.dtype.kind not in "iu" and values.size) or has_flags:
         raise InvalidInput(f"{name}: expected integers, got an array of {values.dtype}")
     integers: Array = values.astype(np.int64)
     return integers
@@ -56,18 +59,6 @@ def as_choices(name: str, values: Any, space: DiscreteSpace, rank: int) -> Array
         return space.choices(_on_the_host(values), rank, name)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"{name}: expected rows of one length ({error})") from error
-
-
-def as_integer(name: str, value: Any) -> int:
-    """Return an integer.
-
-    Raises:
-        InvalidInput: it is none.
-    """
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        raise InvalidInput(f"{name}: expected an integer, got {value!r}") from error
 
 
 def _on_the_host(values: Any) -> Any:

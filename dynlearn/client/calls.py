@@ -20,9 +20,10 @@ from dynlearn.client.answers import (
     RemoteSpec,
     Values,
 )
-from dynlearn.client.arguments import as_choices, as_float, as_integer, as_integers
+from dynlearn.client.arguments import as_choices, as_float, as_integers
 from dynlearn.client.exchange import Deadline, Exchange, Server
 from dynlearn.errors import CorruptData, InvalidInput, Unavailable, nearest
+from dynlearn.numbers import check_integer
 from dynlearn.protocol.messages import HEADER_LENGTH, Message, decode_response, encode_request
 from dynlearn.protocol.metadata import ModelMetadata
 from dynlearn.protocol.names import OUTPUTS, REWARD_MEAN, ROLLOUT_OUTPUTS, SAMPLE, SAMPLE_MEMBER
@@ -87,7 +88,7 @@ class ModelCalls:
         """See `DynamicsClient.sample`."""
         deadline = self.server.deadline()
         names = {"value": SAMPLE, "member": SAMPLE_MEMBER}
-        parameters = {"seed": as_integer("seed", seed)}
+        parameters = {"seed": check_integer("seed", seed)}
         inputs = yield from self._rows(observation, action, deadline)
         drawn, version = yield from self._compute(
             self._infer_url, inputs, names, parameters, deadline
@@ -115,9 +116,9 @@ class ModelCalls:
             outputs = ("mean", "covariance") if reward is None else ("returns",)
         names = _choose(ROLLOUT_OUTPUTS, outputs)
         parameters: dict[str, Any] = {
-            "particles": as_integer("particles", particles),
+            "particles": check_integer("particles", particles),
             "propagation": propagation,
-            "seed": as_integer("seed", seed),
+            "seed": check_integer("seed", seed),
             "discount": float(discount),
             "risk_aversion": float(risk_aversion),
         }
@@ -222,6 +223,8 @@ def _import_torch() -> Any:
 
 
 def _choose(known: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    if not names:
+        raise InvalidInput(f"outputs: expected at least one name, got none; {nearest('', known)}")
     for name in names:
         if name not in known:
             raise InvalidInput(

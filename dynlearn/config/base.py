@@ -3,7 +3,16 @@
 import json
 from typing import Annotated, Any, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
+
+from dynlearn.numbers import holds_flags
 
 
 def _split_at_commas(value: Any) -> Any:
@@ -31,6 +40,9 @@ _JSON_EXPECTED = 'expected a JSON object such as {"g": 2.0}'
 Integers = Annotated[tuple[int, ...], BeforeValidator(_split_at_commas)]
 """Whole numbers; on the command line with commas between them."""
 
+Columns = Annotated[Integers, Field(min_length=1)]
+"""At least one column."""
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)]
 """Names, of models or hosts; on the command line with commas between them."""
 
@@ -46,10 +58,19 @@ PRECISION = (
 
 
 class Config(BaseModel):
-    """A frozen set of options; unknown keys are refused."""
+    """A frozen set of options; unknown keys are refused, and flags where numbers are expected."""
 
     # Built when first used: the command line's help needs the fields alone.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_flag_is_a_number(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if field is not None and field.annotation is not bool and holds_flags(value):
+                raise ValueError(f"{name}: expected no flag, got {value!r}")
+        return values
 
     def __hash__(self) -> int:
         """Return the hash of the options as JSON, for some are mappings."""

@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from dynlearn.config.base import Config, Integers, Seed
+from dynlearn.config.base import Columns, Config, Integers, Seed
 from dynlearn.config.choices import Activation, Covariance, Device, Initialization
 from dynlearn.config.objectives import OPTIONS, BetaNLLSettings, ObjectiveSettings, gather
 
@@ -38,10 +38,10 @@ class TrainConfig(Config):
         False, description="a network of its own for the variances, not one trunk for both"
     )
     initialization: Initialization = Field("lecun_uniform", description="initial weights")
-    observation_columns: Integers | None = Field(
+    observation_columns: Columns | None = Field(
         None, description="observation columns that go in; all if absent"
     )
-    target_columns: Integers | None = Field(
+    target_columns: Columns | None = Field(
         None, description="observation columns that are predicted; all if absent"
     )
     absolute_columns: Integers = Field(

@@ -21,6 +21,7 @@ from dynlearn.models.files import SPEC_FILE, read_regressor, write_model
 from dynlearn.models.groups import MemberGroups
 from dynlearn.models.regressor import EnsembleRegressor
 from dynlearn.models.spec import ModelSpec
+from dynlearn.numbers import check_integer
 from dynlearn.rollout.draws import draw_members
 from dynlearn.rollout.trajectory import Trajectory, rollout
 from dynlearn.storage.files import read_json
@@ -205,7 +206,14 @@ class DynamicsModel:
         return cls(spec, read_regressor(folder, spec.regressor, device, precision))
 
     def subset(self, members: list[int]) -> DynamicsModel:
-        """Return a copy of some members, such as the elites, in the order given."""
+        """Return a copy of some members, such as the elites, in the order given.
+
+        Raises:
+            InvalidInput: there are none, or there is no such member.
+        """
+        members = [check_integer("members", one, 0, self.members - 1) for one in members]
+        if not members:
+            raise InvalidInput("members: expected at least one, got none")
         spec = self.spec.model_copy(update={"members": len(members)})
         return DynamicsModel(spec, self.regressor.subset(members))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dynlearn.errors import InvalidInput
 from dynlearn.models.spec import ModelSpec
+from dynlearn.numbers import holds_flags
 from dynlearn.spaces import ActionSpace, DiscreteSpace
 
 
@@ -23,13 +24,15 @@ def as_tensor(values: Any, device: torch.device, dtype: torch.dtype = torch.floa
         InvalidInput: the values are not numbers, or rows differ in length.
     """
     try:
-        if isinstance(values, np.ndarray):
+        if not isinstance(values, Tensor):
+            given = np.asarray(values)
+            if given.dtype.kind not in "iuf" or holds_flags(values):
+                raise TypeError(f"{given.dtype}")
             # Torch takes neither read-only nor reversed nor big-endian arrays.
             kind = np.float64 if dtype == torch.float64 else np.float32
-            values = np.require(values, kind, ["C", "W"])
-        elif dtype == torch.float64 and not isinstance(values, Tensor):
-            # Torch takes Python's numbers for float32 on their way.
-            values = np.asarray(values, np.float64)
+            values = np.require(given, kind, ["C", "W"])
+        elif values.dtype == torch.bool or values.is_complex():
+            raise TypeError(f"{values.dtype}")
         return torch.as_tensor(values, dtype=dtype, device=device)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"expected an array of numbers, got {error}") from error
@@ -96,11 +99,17 @@ def check_member(member: Any, rows: int, members: int, device: torch.device) -> 
     """Return which of so many members answers each row [B], as integers on a device.
 
     Raises:
-        InvalidInput: there are not as many as rows, or there is no such member.
+        InvalidInput: they are no integers, there are not as many as rows, or there is no such
+            member.
     """
-    if isinstance(member, np.ndarray):
-        member = np.require(member, requirements=["C", "W"])
-    chosen = torch.as_tensor(member, dtype=torch.int64, device=device)
+    has_flags = holds_flags(member)
+    if not isinstance(member, Tensor):
+        member = torch.as_tensor(np.require(member, requirements=["C", "W"]))
+    kind = torch.bool if has_flags else member.dtype
+    is_whole = not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
+    if member.numel() and not is_whole:
+        raise InvalidInput(f"member: expected integers, got {kind}")
+    chosen: Tensor = member.to(device, torch.int64)
     if chosen.shape == (rows, 1):
         chosen = chosen[:, 0]
     if chosen.shape != (rows,):

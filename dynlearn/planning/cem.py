@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dynlearn.config import PlannerConfig
 from dynlearn.errors import InvalidInput, NumericalFailure
+from dynlearn.numbers import check_integer
 from dynlearn.rollout.returns import Estimator
 from dynlearn.seeds import seeded
 from dynlearn.spaces import ActionSpace, require_bounded_reals
@@ -79,6 +80,7 @@ class CEM:
             steps_left: steps to the end of the episode; the plan does not look further.
 
         Raises:
+            InvalidInput: no steps are left.
             NumericalFailure: no candidate of any start state has a finite return.
         """
         observation, context = self._as_tensor(observation), self._as_tensor(context)
@@ -95,7 +97,9 @@ class CEM:
     @torch.no_grad()
     def _search(self, observation: Tensor, context: Tensor, steps_left: int | None) -> Tensor:
         settings = self.settings
-        horizon = min(settings.horizon, steps_left or settings.horizon)
+        horizon = settings.horizon
+        if steps_left is not None:
+            horizon = min(horizon, check_integer("steps_left", steps_left, 1))
         mean = self._warm_start(len(observation), horizon)
         std = torch.full_like(mean, _INITIAL_STD)
         best, best_return = mean, mean.new_full((len(mean),), -torch.inf)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlearn.errors import InvalidInput
+from dynlearn.numbers import holds_flags
 from dynlearn.protocol.documents import Datatype, TensorDocument
 
 Array = NDArray[Any]
@@ -101,11 +102,17 @@ def _parse_numbers(document: TensorDocument, dtype: np.dtype[Any], count: int) -
         )
     try:
         # array, unlike numpy, refuses strings and null, and integers that do not fit.
-        return np.frombuffer(array(dtype.char, flat), dtype)
+        values = np.frombuffer(array(dtype.char, flat), dtype)
     except (TypeError, OverflowError) as error:
         raise InvalidInput(
             f"{document.name}: expected numbers of datatype {document.datatype} ({error})"
         ) from error
+    # It takes true and false for one and zero.
+    if ((values == 0) | (values == 1)).any() and holds_flags(flat):
+        raise InvalidInput(
+            f"{document.name}: expected numbers of datatype {document.datatype}, got true or false"
+        )
+    return values
 
 
 def _flatten(document: TensorDocument) -> list[Any]:

@@ -11,19 +11,18 @@ C sequences and R = C·N rows that are imagined at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from dynlearn.config.choices import Propagation
 from dynlearn.errors import InvalidInput
+from dynlearn.numbers import check_integer
 from dynlearn.rollout.draws import ChunkDraws, Hand, hands
 from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics, RowGroups, step_mean
 from dynlearn.rollout.schedule import in_turns
 from dynlearn.seeds import check_seed
-
-if TYPE_CHECKING:
-    from dynlearn.config.choices import Propagation
 
 # Few enough for every thread to have some, even where there are many.
 _CHUNK_ROWS = 1024
@@ -49,7 +48,13 @@ class Imagination:
         Raises:
             InvalidInput: as there.
         """
-        _check_shapes(observation, actions, particles)
+        _check_shapes(observation, actions)
+        particles = check_integer("particles", particles, 1)
+        if propagation not in get_args(Propagation):
+            raise InvalidInput(
+                f"propagation: expected one of {', '.join(get_args(Propagation))}, got "
+                f"{propagation!r}"
+            )
         self.particles = 1 if propagation == "expectation" else particles
         self._is_grouped = isinstance(dynamics, GroupedDynamics)
         self._dynamics = dynamics if isinstance(dynamics, GroupedDynamics) else RowGroups(dynamics)
@@ -129,7 +134,7 @@ def _chunk_bounds(sequences: int, particles: int) -> list[int]:
     return [sequences * i // chunks for i in range(chunks + 1)]
 
 
-def _check_shapes(observation: Tensor, actions: Tensor, particles: int) -> None:
+def _check_shapes(observation: Tensor, actions: Tensor) -> None:
     if observation.dim() != 2:
         raise InvalidInput(
             f"observation: expected [starts, columns], got {list(observation.shape)}"
@@ -139,5 +144,3 @@ def _check_shapes(observation: Tensor, actions: Tensor, particles: int) -> None:
             f"actions: expected [{len(observation)} starts, candidates, horizon, columns], "
             f"none of them zero, got {list(actions.shape)}"
         )
-    if particles < 1:
-        raise InvalidInput(f"particles: expected at least 1, got {particles}")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from sys import float_info
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from dynlearn.errors import InvalidInput
+from dynlearn.numbers import check_integer
 from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics, bounded
 from dynlearn.rollout.imagination import Imagination
 from dynlearn.rollout.schedule import finish
@@ -79,6 +81,21 @@ class Estimator:
     propagation: Propagation = "tsinf"
     risk_aversion: float = 0.0
     discount: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InvalidInput: there is less than one particle, a discount beyond one, or a risk that
+                would be sought.
+        """
+        check_integer("particles", self.particles, 1)
+        for name, value, most in (
+            ("risk_aversion", self.risk_aversion, float_info.max),
+            ("discount", self.discount, 1.0),
+        ):
+            if isinstance(value, bool) or not 0 <= value <= most:
+                raise InvalidInput(f"{name}: expected a number from 0 to {most:g}, got {value!r}")
 
     def returns(self, observation: Tensor, actions: Tensor, context: Tensor, seed: int) -> Returns:
         """Return what each action sequence is worth.

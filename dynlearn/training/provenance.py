@@ -18,9 +18,12 @@ ENVIRONMENT_KWARGS = "environment made with"
 registered."""
 
 
-class _Training(BaseModel):
-    config: TrainConfig
+class _Made(BaseModel):
     made: dict[str, JsonValue]
+
+
+class _Training(_Made):
+    config: TrainConfig
 
 
 def write_training(
@@ -69,7 +72,8 @@ def read_environment(folder: Path) -> tuple[str | None, dict[str, JsonValue]]:
         CorruptData: the file is altered.
     """
     try:
-        _, made = read_training(folder)
+        # Whatever it was trained with, by whichever version.
+        made = read_json(folder / TRAINING_FILE, _Made).made
     except NotFound:
         # Published by hand, without a word of how it was made.
         return None, {}

@@ -291,6 +291,29 @@ def test_versions_and_numbers_of_numpy(urls, rows):
     assert found.particles.shape == (1, 2, 4, 3, 4)
 
 
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda c, o, a: c.predict(o > 0, a), "observation: expected rows of numbers"),
+        (lambda c, o, a: c.predict([[True, 0, 0, 0.5]], a[:1]), "observation: expected rows of"),
+        (lambda c, o, a: c.predict(o.astype(str), a), "observation: expected rows of numbers"),
+        (lambda c, o, a: c.predict(o, a, member=[1.7] * len(o)), "member: expected integers"),
+        (lambda c, o, a: c.predict(o, a, member=[True] + [1] * (len(o) - 1)), "member: expected"),
+        (lambda c, o, a: c.predict(o, a, outputs=()), "outputs: expected at least one name"),
+        (lambda c, o, a: c.predict(o, a, members=[]), "members: expected distinct members"),
+        (lambda c, o, a: c.sample(o, a, seed=True), "seed: expected an integer, got True"),
+        (lambda c, o, a: c.sample(o, a, seed=float("nan")), "seed: expected an integer, got nan"),
+        (
+            lambda c, o, a: c.rollout(o[:1], a[None, None], True),
+            "particles: expected an integer, got True",
+        ),
+    ],
+)
+def test_what_is_no_number_is_not_taken_for_one(client, rows, ask, message):
+    with pytest.raises(InvalidInput, match=message):
+        ask(client, *rows)
+
+
 def test_refusals_of_the_server_become_our_errors(client, urls, rows):
     observation, action = rows
     with pytest.raises(

@@ -165,6 +165,18 @@ BAD_JSON = {
         body_of(tensor(shape=[100_001], data=["x" * 100_000, *range(100_000)])),
         "observation: expected numbers",
     ),
+    "data true": (
+        body_of(tensor(data=[True, 2, 3, 4])),
+        "observation: expected numbers.* got true",
+    ),
+    "data nested false": (
+        body_of(tensor(data=[[2, 3], [4, False]])),
+        "observation: expected numbers.* got true or false",
+    ),
+    "true as INT64": (
+        body_of(tensor(datatype="INT64", data=[True, 2, 3, 4])),
+        "observation: expected numbers of datatype INT64, got true",
+    ),
     "data NaN": (body_of(tensor(data=[float("nan"), 2, 3, 4])), "observation: expected finite"),
     "data infinite": (body_of(tensor(data=[1, 2, 3, -np.inf])), "observation: expected finite"),
     "data beyond FP32": (body_of(tensor(data=[1e300, 2, 3, 4])), "observation: expected finite"),

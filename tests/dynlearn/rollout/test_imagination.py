@@ -370,7 +370,7 @@ def test_one_start_does_not_touch_another(make_model: MakeModel) -> None:
 
 
 def test_no_particles_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="particles: expected at least 1, got 0"):
+    with pytest.raises(InvalidInput, match="particles: expected an integer of at least 1, got 0"):
         rollout(Drift(), torch.zeros(1, 1), torch.zeros(1, 1, 1, 1), 0, "ts1", 0)
 
 

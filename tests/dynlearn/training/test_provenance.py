@@ -6,7 +6,12 @@ import pytest
 from dynlearn.config import TrainConfig
 from dynlearn.config.objectives import NLLSettings, TrustableSettings
 from dynlearn.errors import CorruptData, NotFound
-from dynlearn.training.provenance import TRAINING_FILE, read_training, write_training
+from dynlearn.training.provenance import (
+    TRAINING_FILE,
+    read_environment,
+    read_training,
+    write_training,
+)
 
 # As written when every option of every objective was one of the training's own.
 BEFORE = {
@@ -87,3 +92,11 @@ def test_without_the_file_or_with_another_there_is_nothing_to_tell(tmp_path: Pat
     (tmp_path / TRAINING_FILE).write_text('{"config": {}}')
     with pytest.raises(CorruptData, match=TRAINING_FILE):
         read_training(tmp_path)
+
+
+def test_the_environment_is_read_whatever_the_configuration(tmp_path: Path) -> None:
+    """Of a model that another version of dynlearn has trained, or that is published by hand."""
+    assert read_environment(tmp_path) == (None, {})
+    content = {"config": {"target_columns": [], "unheard": 1}, "made": {"environment": "Walk-v0"}}
+    (tmp_path / TRAINING_FILE).write_text(json.dumps(content))
+    assert read_environment(tmp_path) == ("Walk-v0", {})
