@@ -32,7 +32,8 @@ class Limits(Metadata):
 
     Attributes:
         max_rows: of a prediction; of a rollout, the particles of all its sequences.
-        max_row_steps: of a rollout, its rows times its steps; None where the server is too old.
+        max_row_steps: of a rollout, its rows, or 256 if they are fewer, times its steps; None where
+            the server is too old.
         max_body_bytes: of a body, after decompression.
         max_answer_bytes: of an answer.
     """

@@ -85,7 +85,10 @@ class Imagination:
     def steps(self, chunks: range) -> Iterator[Tensor]:
         """Imagine some neighbouring chunks, and yield the particles [C, N, O] after each step."""
         sequences, n, size = self.sequences(chunks), self.particles, self._observation.shape[1]
-        actions = self._actions[sequences].unbind(1)
+        # A step at a time: views of a million at once keep Python's other threads from running.
+        taken = self._actions[sequences]
+        horizon = taken.shape[1]
+        actions = (taken[:, step] for step in range(horizon))
         state = self._observation[self.start_of(sequences)].repeat_interleave(n, 0)
         if self._propagation == "expectation":
             for action in actions:
@@ -94,7 +97,7 @@ class Imagination:
             return
         draws = [self._draws(chunk) for chunk in chunks]
         is_anew = self._propagation != "tsinf"
-        dealt = hands(draws, len(actions), self._dynamics.members, size, is_anew, state.device)
+        dealt = hands(draws, horizon, self._dynamics.members, size, is_anew, state.device)
         # At first, rows that a member has of one sequence are all alike, and stand side by side.
         alike = 1 if n % self._dynamics.members else n // self._dynamics.members
         for action, hand in zip(actions, dealt, strict=True):

@@ -140,9 +140,9 @@ class Estimator:
             before = observation[start, None].expand(shape)
             goal = context[start, None].expand(shape)
             total, check = before.new_zeros(2, *shape[:2])
-            steps = actions.flatten(0, 1)[sequences].unbind(1)
+            taken = actions.flatten(0, 1)[sequences]
             for step, after in enumerate(imagination.steps(chunks)):
-                rewards = reward(before, steps[step][:, None].expand(shape), after, goal)
+                rewards = reward(before, taken[:, step, None].expand(shape), after, goal)
                 total.add_(rewards, alpha=self.discount**step)
                 # The states too: a sparse reward, -(distance > tolerance), takes NaN for a
                 # success. A sum is finite only if all its terms are, and needs no flags.

@@ -29,6 +29,8 @@ from dynlearn_services.server.service import Service
 
 ATTRIBUTES = {name: attribute for attribute, name in ROLLOUT_OUTPUTS.items()}
 OF_RETURNS = ("returns", "return_std")
+# What a step costs, however few its rows, is what it costs for so many.
+_LEAST_ROWS = 256
 _DIMENSIONS = ("starts", "candidates", "steps")
 
 
@@ -133,10 +135,11 @@ def _require_size(service: Service, plan: Plan) -> None:
             f"actions: expected at most {service.config.max_rows} particles of all sequences, "
             f"got {rows}; ask for fewer candidates or particles at a time"
         )
-    if rows * horizon > service.config.max_row_steps:
+    if max(rows, _LEAST_ROWS) * horizon > service.config.max_row_steps:
         raise TooLarge(
             f"actions: expected at most {service.config.max_row_steps} steps of all particles "
-            f"together, got {rows} x {horizon}; ask for fewer steps, candidates or particles"
+            f"together, got {rows} x {horizon}, where a step counts as {_LEAST_ROWS} at the least; "
+            "ask for fewer steps, candidates or particles"
         )
     numbers = {
         "returns": 1,

@@ -7,6 +7,8 @@ from typing import TypeVar
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from dynlearn.errors import Unavailable
+
 Answer = TypeVar("Answer")
 
 # An answer that takes longer than this is given up when its caller hangs up.
@@ -18,6 +20,7 @@ async def while_connected(answer: Awaitable[Answer], request: Request) -> Answer
 
     Raises:
         HTTPException: the caller has hung up, with a status of 499.
+        Unavailable: the server ends, and can wait no longer.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -36,9 +39,9 @@ async def while_connected(answer: Awaitable[Answer], request: Request) -> Answer
     try:
         return await answer
     except asyncio.CancelledError:
-        if not gone:
-            raise
         task.uncancel()
+        if not gone:
+            raise Unavailable("the server is ending; ask another one") from None
         # Nobody reads it, but the log does.
         raise HTTPException(499, "expected the caller to wait, got a hang-up") from None
     finally:

@@ -426,6 +426,16 @@ def test_what_is_refused(url, tensors, changes, outputs, parameters, status, mes
     assert message in answer.json()["error"]
 
 
+def test_a_horizon_has_an_end_however_few_the_rows(url, tensors):
+    one = {
+        "observations": tensors["observations"][:1],
+        "actions": np.zeros((1, 1, 80_000, 1), "f4"),
+    }
+    refused = post(url, one, particles=1)
+    assert refused.status_code == 413
+    assert "got 1 x 80000, where a step counts as 256" in refused.json()["error"]
+
+
 def test_a_model_of_some_columns_cannot_roll_out(url, tensors):
     answer = post(url, tensors, name="part")
     assert answer.status_code == 400
