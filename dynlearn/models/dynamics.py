@@ -159,24 +159,11 @@ class DynamicsModel:
         Raises:
             InvalidInput: a shape is wrong, or the model does not predict the full state.
         """
-        self.require_full_state()
+        self.spec.require_full_state()
         observation = self.as_observation(observation)
         actions = self.as_tensor(inputs.encode_actions(self.spec.action_space, actions, 3))
         inputs.check_columns(self.spec, observation, actions)
         return rollout(self, observation, actions, particles, propagation, seed)
-
-    def require_full_state(self) -> None:
-        """Check that trajectories can be imagined.
-
-        Raises:
-            InvalidInput: the model predicts only some of the observation's columns.
-        """
-        if not self.spec.full_state:
-            raise InvalidInput(
-                f"expected a model of all {self.spec.observation_size} observation columns for a "
-                f"rollout, got one of columns {list(self.spec.target_columns)}; "
-                "train without target_columns"
-            )
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into an existing folder."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dynlearn.config.choices import Activation
+from dynlearn.errors import InvalidInput
 from dynlearn.models.heads import HeadKind
 from dynlearn.models.regressor import Members, PriorComponents, RegressorSpec, Widths
 from dynlearn.spaces import ActionSpace, BoxSpace, ObservationSpace
@@ -89,6 +90,19 @@ class ModelSpec(BaseModel):
     def full_state(self) -> bool:
         """Whether every observation column is predicted, in order, so that rollouts can go on."""
         return self.target_columns == tuple(range(self.observation_size))
+
+    def require_full_state(self) -> None:
+        """Check that trajectories can be imagined.
+
+        Raises:
+            InvalidInput: the model predicts only some of the observation's columns.
+        """
+        if not self.full_state:
+            raise InvalidInput(
+                f"expected a model of all {self.observation_size} observation columns for a "
+                f"rollout, got one of columns {list(self.target_columns)}; "
+                "train without target_columns"
+            )
 
     @property
     def is_delta(self) -> tuple[bool, ...]:

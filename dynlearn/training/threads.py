@@ -4,8 +4,11 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import pairwise
 from operator import methodcaller
 from typing import Self
+
+import numpy as np
 
 from dynlearn.compute import torch_threads
 from dynlearn.training.group import Group, GroupMeasures
@@ -88,3 +91,9 @@ def groups_for_threads(members: int, multiplications: float, threads: int) -> in
         return max(longest, (groups * _GROUP_OVERHEAD + members * multiplications) / threads)
 
     return min(range(1, members + 1), key=time)
+
+
+def even_parts(members: int, count: int) -> list[slice]:
+    """Return consecutive slices of the members, as equal as can be and none empty."""
+    bounds = np.linspace(0, members, min(count, members) + 1).round().astype(int)
+    return [slice(int(a), int(b)) for a, b in pairwise(bounds)]

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ from dynlearn.training.early_stopping import EarlyStopping, choose_elites
 from dynlearn.training.group import GroupMeasures
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.progress import Progress
-from dynlearn.training.threads import SideBySide, groups_for_threads
+from dynlearn.training.threads import SideBySide, even_parts, groups_for_threads
 from dynlearn.training.training_data import Samples, standardise
 
 # Between two looks at whether to stop; every look is a rendezvous of the groups.
@@ -70,7 +68,7 @@ class Trainer:
             self.hooks.make_group(
                 config, view_members(regressor.network, members), data, members.start
             )
-            for members in _even_parts(regressor.members, _group_count(config, regressor))
+            for members in even_parts(regressor.members, _group_count(config, regressor))
         ]
         self.update = 0
         self.stopping = EarlyStopping(config.patience, regressor.network.state_dict())
@@ -166,7 +164,7 @@ class Trainer:
             }
 
         self.stopping.load(part("best."), part("stopping."))
-        parts = _even_parts(self.regressor.members, len(self.groups))
+        parts = even_parts(self.regressor.members, len(self.groups))
         for group, members in zip(self.groups, parts, strict=True):
             group.load({name: tensor[members] for name, tensor in tensors.items()}, state["update"])
         self.update, self.history = state["update"], state["history"]
@@ -245,9 +243,3 @@ def _group_count(config: TrainConfig, regressor: EnsembleRegressor) -> int:
     weights = sum(parameter.numel() for parameter in regressor.network.parameters())
     multiplications = weights / regressor.members * config.batch_size
     return groups_for_threads(regressor.members, multiplications, torch.get_num_threads())
-
-
-def _even_parts(members: int, count: int) -> list[slice]:
-    """Return consecutive slices of the members, as equal as can be and none empty."""
-    bounds = np.linspace(0, members, min(count, members) + 1).round().astype(int)
-    return [slice(int(a), int(b)) for a, b in pairwise(bounds)]

@@ -105,7 +105,7 @@ class _LocalModel:
         _require_same_spaces(
             config.env, spaces, model.spec.observation_size, model.spec.action_space
         )
-        model.require_full_state()
+        model.spec.require_full_state()
         if config.reward != LEARNED:
             reward: TransitionFunction = task.reward(config.reward)
         elif learned is None:

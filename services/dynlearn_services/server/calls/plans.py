@@ -73,7 +73,7 @@ def read_plan(
         InvalidInput: a part of it is wrong; the message names the field.
         TooLarge: there are more rows, or there would be more bytes, than allowed.
     """
-    model.model.require_full_state()
+    model.model.spec.require_full_state()
     default = ("mean", "covariance") if parameters.reward is None else ("returns",)
     names = [ROLLOUT_OUTPUTS[attribute] for attribute in default]
     outputs = request.outputs or dict.fromkeys(names, request.binary)
