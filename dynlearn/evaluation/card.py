@@ -126,8 +126,14 @@ def _open_loop_table(metrics: Metrics) -> list[str]:
     steps = [step for step in (1, 5, 15, 50) if step <= len(metrics.open_loop_rmse)]
     if not steps:
         return []
+    some = metrics.open_loop_episodes
+    among = (
+        ""
+        if some in (None, metrics.episodes)
+        else (f", in the {some} of {metrics.episodes} episodes that have so many steps")
+    )
     return [
-        f"Open loop over {', '.join(metrics.focus_columns)}:",
+        f"Open loop over {', '.join(metrics.focus_columns)}{among}:",
         "",
         "| steps ahead | RMSE | RMSE of no change |",
         "|---|---|---|",

@@ -5,6 +5,7 @@ Shapes: M transitions, D predicted columns, W windows, H horizon, O observation,
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,10 @@ from dynlearn.task import Columns
 COVERAGE_LEVELS = (0.5, 0.9, 0.95)
 CURVE_LEVELS = (*tuple(round(0.05 * k, 2) for k in range(1, 20)), 0.99)
 _MAX_WINDOWS = 2_000
+# Of the episodes, long enough for the horizon: fewer are hardly like the others.
+_FEW_ARE_LONG = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 class Metrics(BaseModel):
@@ -46,6 +51,7 @@ class Metrics(BaseModel):
         open_loop_rmse: error after 1, 2, ..., H steps over the focus columns; empty where the model
             does not predict the full state.
         open_loop_rmse_of_no_change: of predicting the first value.
+        open_loop_episodes: how many episodes are of H steps or more; only these the errors are of.
         focus_columns: the columns that the open-loop errors are over.
         reward_rmse: error of the learned reward of the real transitions, where there is one.
         rmse_of_mean_reward: of the same reward for every transition.
@@ -64,6 +70,7 @@ class Metrics(BaseModel):
     joint_coverage: dict[str, float] = {}
     open_loop_rmse: tuple[float, ...] = ()
     open_loop_rmse_of_no_change: tuple[float, ...] = ()
+    open_loop_episodes: int | None = None
     focus_columns: tuple[str, ...] = ()
     reward_rmse: float | None = None
     rmse_of_mean_reward: float | None = None
@@ -123,10 +130,20 @@ def evaluate(
     error = predicted.mean - predicted.real
     last = torch.from_numpy(transitions.observation[:, targets].astype(np.float64))
     names = tuple(columns.labels[column] for column in targets)
-    rollouts = None
+    rollouts = long_enough = None
     if model.spec.full_state:
         windows = cut_windows(table, model.spec.action_space, horizon, _MAX_WINDOWS, seed)
         rollouts = open_loop(model, windows, seed)
+        steps = windows.actions.shape[1]
+        long_enough = int((table.lengths >= steps).sum())
+        if long_enough < _FEW_ARE_LONG * len(table.lengths):
+            logger.warning(
+                "open-loop errors are of %d of %d episodes, those of %d steps or more; "
+                "a shorter horizon would see more of them",
+                long_enough,
+                len(table.lengths),
+                steps,
+            )
     focus = columns.focus or tuple(range(size))
     first = slice(0, int(transitions.lengths[0]))
     metrics = Metrics(
@@ -145,6 +162,7 @@ def evaluate(
         },
         open_loop_rmse=rollouts.rmse(focus) if rollouts else (),
         open_loop_rmse_of_no_change=rollouts.rmse_of_no_change(focus) if rollouts else (),
+        open_loop_episodes=long_enough,
         focus_columns=tuple(columns.labels[column] for column in focus) if rollouts else (),
         reward_rmse=None if reward is None else reward_rmse(reward, table, model.spec.action_space),
         rmse_of_mean_reward=None if reward is None else float(table.rewards.std()),

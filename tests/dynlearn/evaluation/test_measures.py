@@ -127,6 +127,21 @@ def test_open_loop_measures_are_over_the_focus(
     assert _evaluate(model, table).metrics.focus_columns == NAMES
 
 
+def test_a_horizon_that_few_episodes_reach_is_told(
+    calm_model: MakeModel, sample_episodes: SampleEpisodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else the errors of the longest episodes alone would pass for those of all."""
+    model = calm_model()
+    short, long = sample_episodes(model, 3, 4), sample_episodes(model, 1, 12, seed=1)
+    table = EpisodeTable.concatenate([short, long])
+    few = _evaluate(model, table, horizon=10).metrics
+    assert (few.open_loop_episodes, few.episodes, len(few.open_loop_rmse)) == (1, 4, 10)
+    assert "open-loop errors are of 1 of 4 episodes, those of 10 steps or more" in caplog.text
+    caplog.clear()
+    assert _evaluate(model, table, horizon=4).metrics.open_loop_episodes == 4
+    assert not caplog.records
+
+
 def test_a_model_of_some_columns_has_no_open_loop(
     make_model: MakeModel, sample_episodes: SampleEpisodes
 ) -> None:
