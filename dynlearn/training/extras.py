@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from dynlearn.training.hooks import Hooks
 from dynlearn.training.member_group import MemberGroup
 from dynlearn.training.progress import Progress
 from dynlearn.training.training_data import Samples
+
+# Of the transitions, with one and the same reward.
+_SAME_SHARE = 0.98
+
+logger = logging.getLogger(__name__)
 
 # What a reward's fit has in common with that of the dynamics.
 _SHARED = {
@@ -62,6 +68,7 @@ def fit_reward(
         CorruptData: a value is not finite.
         NumericalFailure: training diverged.
     """
+    _tell_of_sameness(training)
     config = reward_config(config)
     spec = reward_spec(training.inputs.shape[1], config.hidden, config.activation)
     try:
@@ -73,6 +80,23 @@ def fit_reward(
     return LearnedReward(
         fitted.regressor, dynamics.observation_size, dynamics.action_size, dynamics.origin
     )
+
+
+def _tell_of_sameness(samples: Samples) -> None:
+    """Warn where nearly all rewards are one: what a planner would learn is to do anything."""
+    rewards = samples.targets[:, 0]
+    middle = len(rewards) // 2
+    # One of the values, unlike a median of two.
+    usual = np.partition(rewards, middle)[middle]
+    share = float(np.mean(rewards == usual))
+    if share > _SAME_SHARE:
+        logger.warning(
+            "the reward of %.4g%% of the transitions is %.4g: a planner finds little to choose by; "
+            "collect episodes that reach others, or add a task with a reward that says how near "
+            "the goal is",
+            100 * share,
+            usual,
+        )
 
 
 def reward_config(config: TrainConfig) -> TrainConfig:
