@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from dynlearn.config import TrainConfig
 from dynlearn.data.blocks import BlockStore
 from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.outliers import Outlier, describe_outliers, find_outliers
 from dynlearn.data.store import EpisodeStore
-from dynlearn.data.transitions import EpisodeSplit, cut_transitions, held_out, split_episodes
+from dynlearn.data.transitions import (
+    EpisodeSplit,
+    Transitions,
+    cut_transitions,
+    held_out,
+    split_episodes,
+)
 from dynlearn.errors import InvalidInput
 from dynlearn.training.extras import fit_reward, reward_samples
 from dynlearn.training.fit import TrainedModel, dynamics_samples, fit_samples, model_spec
@@ -69,8 +76,16 @@ def train(
     if isinstance(store, BlockStore):
         _log.info("%s", store.describe())
     space = header.action_space
-    moves = (cut_transitions(table, space) for table in store.pieces(split.train, _PIECE))
-    spec = with_ranges(spec, moves)
+    outliers: list[Outlier] = []
+
+    def moves() -> Iterator[Transitions]:
+        for table in store.pieces(split.train, _PIECE):
+            outliers.extend(find_outliers(table))
+            yield cut_transitions(table, space)
+
+    spec = with_ranges(spec, moves())
+    if outliers:
+        _log.warning("%s", describe_outliers(outliers))
 
     def samples(cut: Callable[[EpisodeTable], Samples]) -> tuple[Samples, Samples]:
         training, validation = (

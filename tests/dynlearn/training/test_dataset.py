@@ -42,6 +42,7 @@ def _dataset(
     folder: Path,
     actions: ActionSpace = BoxSpace(low=(-1,), high=(1,)),  # noqa: B008
     spoil: tuple[int, ...] = (),
+    spike: int | None = None,
     reward_scale: float = 1.0,
     count: int = EPISODES,
     steps: int = STEPS,
@@ -75,6 +76,8 @@ def _dataset(
         position = np.concatenate([[0], np.cumsum(0.1 * push)])
         track = np.concatenate([[1], 1 + np.cumsum(position[:-1])])
         observations = np.stack([position, track], 1).astype(np.float32)
+        if index == spike:
+            observations[-1, 0] = 1e12
         episodes.append(
             Episode(
                 index=index,
@@ -277,3 +280,15 @@ def test_one_long_trajectory_is_split_within(
 def test_a_trajectory_too_short_to_be_cut_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="got 1 in all; collect more or longer ones"):
         train(_config(), _dataset(tmp_path / "d", count=1, steps=12))
+
+
+def test_a_number_that_cannot_be_right_is_told_with_its_episode(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train(_config(), _dataset(tmp_path / "good")) is not None
+    assert "expected numbers of one size" not in caplog.text
+    held_out = set(split_dataset(_config(), EpisodeStore.open(tmp_path / "good"))[1].test)
+    spoilt = next(index for index in range(EPISODES) if index not in held_out)
+    store = _dataset(tmp_path / "bad", spike=spoilt)
+    train(_config(), store)
+    assert f"of episode {spoilt}, where nearly all are within" in caplog.text
