@@ -112,13 +112,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Let the next request begin."""
         self._in_chunks = False
+        if self.is_idle:
+            self._stop_waiting_for_head()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or wait for it."""
-        if self.cycle.more_body:
-            # Whatever still comes of the body is for nobody.
-            self.transport.close()
+        if self.cycle.more_body and self._late is None:
+            # What still comes of the body is for nobody, and may not come for ever. The connection
+            # stays, for a caller who is still sending would lose the answer with it.
+            self._late = self.loop.call_later(_HEAD_SECONDS, self._reset)
         self._idle_since = self.loop.time()
         super().on_response_complete()
         if self._ahead:
@@ -154,9 +157,14 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             elif not self._feed_head():
                 return
-        if self._has_too_much and not self.transport.is_closing():
+        if self.parser is None or self.transport.is_closing():
+            return
+        if self._has_too_much:
             self._has_too_much = False
             self.flow.resume_reading()
+        if self.is_idle and self.timeout_keep_alive_task is None:
+            # Something came, such as the rest of a body, and no request.
+            self._wait_for_head()
 
     def _feed_head(self) -> bool:
         """Parse the next head if it is whole; return whether it is."""
