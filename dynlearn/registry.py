@@ -72,10 +72,17 @@ class Registry:
             if not path.name.startswith(".")
         }
 
-    def publish(self, name: str, write: Callable[[Path], None]) -> ModelVersion:
-        """Publish what ``write`` puts into an empty folder as the next version, and as champion.
+    def publish(
+        self, name: str, write: Callable[[Path], None], promote: bool = True
+    ) -> ModelVersion:
+        """Publish what ``write`` puts into an empty folder as the next version.
 
         The version appears whole or not at all.
+
+        Args:
+            name: of the model.
+            write: puts the version's files into the folder that it is given.
+            promote: to champion; else only where there is none that could be kept.
 
         Raises:
             InvalidInput: the name cannot be a folder's, or the folder cannot be written to.
@@ -95,7 +102,9 @@ class Registry:
                     version = self._take_number(name)
                     held.close()
                     os.rename(staging, self.root / name / version)
-                    self._write_alias(name, CHAMPION, version)
+                    champion = self.aliases(name).get(CHAMPION)
+                    if promote or champion not in self.versions(name):
+                        self._write_alias(name, CHAMPION, version)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         return ModelVersion(name, version, self.root / name / version)

@@ -61,6 +61,12 @@ def write_report(
     write_bytes(folder / "README.md", card.encode())
 
 
+def write_unmeasured(folder: Path, name: str, made: Mapping[str, object], reason: str) -> None:
+    """Write a model card without any figures, which could not be had, for a reason."""
+    lines = [f"# {name}", "", f"This model could not be evaluated: {reason}", "", *_table(made)]
+    write_bytes(folder / "README.md", "\n".join([*lines, ""]).encode())
+
+
 def _card(
     name: str,
     spec: ModelSpec,
@@ -78,6 +84,11 @@ def _card(
     }
     measures = {
         "NLL (nats, summed over columns)": metrics.nll,
+        **(
+            {}
+            if metrics.nll_of_no_change is None
+            else {"NLL of no change": metrics.nll_of_no_change}
+        ),
         "RMSE": metrics.rmse,
         **{f"inside the {level} interval": share for level, share in metrics.coverage.items()},
         **{
@@ -102,12 +113,11 @@ def _card(
             "A probabilistic ensemble dynamics model: next-state mean and covariance from an "
             "observation and an action.",
             "",
-            "| | |",
-            "|---|---|",
-            *(f"| {key} | {value} |" for key, value in facts.items()),
+            *_table(facts),
             "",
             f"## On {metrics.episodes} held-out episodes ({metrics.transitions} transitions)",
             "",
+            *_warning(metrics),
             "| measure | value |",
             "|---|---|",
             *(f"| {key} | {value:.4g} |" for key, value in measures.items()),
@@ -120,6 +130,16 @@ def _card(
             *shown,
         ]
     )
+
+
+def _table(facts: Mapping[str, object]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
+
+
+def _warning(metrics: Metrics) -> list[str]:
+    if not metrics.worse_than_no_change:
+        return []
+    return ["**Not to be used:** to predict that nothing changes is likelier to be right.", ""]
 
 
 def _open_loop_table(metrics: Metrics) -> list[str]:

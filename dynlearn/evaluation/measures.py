@@ -6,6 +6,7 @@ Shapes: M transitions, D predicted columns, W windows, H horizon, O observation,
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,8 @@ class Metrics(BaseModel):
         rmse: root mean squared error over transitions and columns.
         rmse_per_column: the same for each column.
         rmse_of_no_change: of predicting the last value of each column.
+        nll_of_no_change: of a Gaussian for each column about its last value, with that error for
+            its deviation; None in files of before.
         coverage: share of values inside the central interval of each level.
         joint_coverage: share of transitions inside the ellipsoid of each level, all columns at
             once, for a Gaussian with the mixture's mean and covariance; empty where one column is
@@ -66,6 +69,7 @@ class Metrics(BaseModel):
     rmse: float
     rmse_per_column: dict[str, float]
     rmse_of_no_change: dict[str, float]
+    nll_of_no_change: float | None = None
     coverage: dict[str, float]
     joint_coverage: dict[str, float] = {}
     open_loop_rmse: tuple[float, ...] = ()
@@ -74,6 +78,11 @@ class Metrics(BaseModel):
     focus_columns: tuple[str, ...] = ()
     reward_rmse: float | None = None
     rmse_of_mean_reward: float | None = None
+
+    @property
+    def worse_than_no_change(self) -> bool:
+        """Whether to predict the last values, with the deviation of that, were likelier right."""
+        return self.nll_of_no_change is not None and self.nll > self.nll_of_no_change
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,9 @@ def evaluate(
                 len(table.lengths),
                 steps,
             )
+    of_no_change = (last - predicted.real).square().mean(0).sqrt()
+    # No surer than the model may be of a column that never changes.
+    std = of_no_change.maximum(model.regressor.least_std.cpu().double())
     focus = columns.focus or tuple(range(size))
     first = slice(0, int(transitions.lengths[0]))
     metrics = Metrics(
@@ -153,7 +165,8 @@ def evaluate(
         nll=float(-predicted.log_prob.mean()),
         rmse=float(error.square().mean().sqrt()),
         rmse_per_column=_by_name(names, error.square().mean(0).sqrt()),
-        rmse_of_no_change=_by_name(names, (last - predicted.real).square().mean(0).sqrt()),
+        rmse_of_no_change=_by_name(names, of_no_change),
+        nll_of_no_change=float(_gaussian_nll(of_no_change, std)),
         coverage={f"{level:.0%}": _share(predicted.inside(level)) for level in COVERAGE_LEVELS},
         joint_coverage={
             f"{level:.0%}": _share(predicted.inside_jointly(level))
@@ -180,6 +193,12 @@ def evaluate(
             predicted.std[first].numpy(),
         ),
     )
+
+
+def _gaussian_nll(rmse: Tensor, std: Tensor) -> Tensor:
+    """Return the mean NLL, summed over columns, of errors of an RMSE under deviations, both [D]."""
+    std = std.clamp_min(torch.finfo(torch.float64).tiny)
+    return (std.log() + ((rmse / std).square() + math.log(2 * math.pi)) / 2).sum()
 
 
 def _share(inside: NDArray[np.bool_]) -> float:

@@ -84,6 +84,9 @@ def train(
             yield cut_transitions(table, space)
 
     spec = with_ranges(spec, moves())
+    for part in (split.validation, split.test):
+        for table in store.pieces(part, _PIECE):
+            outliers.extend(find_outliers(table))
     if outliers:
         _log.warning("%s", describe_outliers(outliers))
 

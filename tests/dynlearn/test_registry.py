@@ -40,6 +40,17 @@ def test_versions_count_up_and_the_last_is_champion(registry: Registry) -> None:
     assert version.folder.stat().st_mode & 0o777 == 0o755
 
 
+def test_a_version_that_is_not_promoted_is_champion_only_where_there_is_none(
+    registry: Registry,
+) -> None:
+    for promote, champion in ((False, "1"), (False, "1"), (True, "3"), (False, "3")):
+        registry.publish("slide", _write(), promote)
+        assert registry.resolve("slide").version == champion
+    shutil.rmtree(registry.root / "slide" / "3")
+    registry.publish("slide", _write(), False)
+    assert registry.resolve("slide").version == "5"
+
+
 def test_an_empty_registry(registry: Registry) -> None:
     assert registry.names() == []
     assert registry.versions("slide") == []

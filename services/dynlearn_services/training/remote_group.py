@@ -6,6 +6,7 @@ Shapes: E members of the group.
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -81,8 +82,11 @@ class RemoteGroup:
         data: ObjectRef[TrainingData],
         first: int,
         device: torch.device,
+        gpus: float = 0.0,
     ):
         """Start the worker; ``network`` gets its weights at the start and at each validation.
+
+        ``gpus`` is its share of one.
 
         Raises:
             Unavailable: Ray has no room for the worker, or it dies again and again.
@@ -92,9 +96,7 @@ class RemoteGroup:
         self._network = network
         # A copy: the weights of a view would bring the whole ensemble's along.
         self._arguments = (config, copy.deepcopy(network), data, first, device)
-        self._actor_class: Any = ray.remote(num_cpus=1, num_gpus=device.type == "cuda")(
-            _GroupWorker
-        )
+        self._actor_class: Any = ray.remote(num_cpus=1, num_gpus=gpus)(_GroupWorker)
         self._start()
         self._update = 0
         self._saved: tuple[dict[str, Tensor], int] | None = None
@@ -184,7 +186,7 @@ def remote_groups(config: TrainConfig) -> Iterator[GroupFactory]:
 
     Args:
         config: with ``workers``, how many groups there will be, and the kind of device on which
-            each trains: a GPU of its own, or one CPU thread.
+            each trains: a GPU, shared where there are fewer than workers, or one CPU thread.
 
     Raises:
         Unavailable: Ray cannot be reached or has no room.
@@ -193,14 +195,8 @@ def remote_groups(config: TrainConfig) -> Iterator[GroupFactory]:
         import ray
 
         room: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        on_gpu = config.device == "cuda" or (config.device == "auto" and "GPU" in room)
-        kind = "GPU" if on_gpu else "CPU"
-        if room.get(kind, 0) < config.workers:
-            raise Unavailable(
-                f"expected a Ray cluster with {config.workers} {kind}s for {config.workers} "
-                f"training workers, got {room.get(kind, 0):g}; take fewer workers"
-            )
-        device = torch.device("cuda" if on_gpu else "cpu")
+        gpus = _gpus_each(config, room)
+        device = torch.device("cuda" if gpus else "cpu")
         groups: list[RemoteGroup] = []
         stored: list[ObjectRef[TrainingData]] = []
 
@@ -209,7 +205,7 @@ def remote_groups(config: TrainConfig) -> Iterator[GroupFactory]:
         ) -> RemoteGroup:
             if not stored:
                 stored.append(ray.put(data))
-            groups.append(RemoteGroup(config, network, stored[0], first, device))
+            groups.append(RemoteGroup(config, network, stored[0], first, device, gpus))
             return groups[-1]
 
         try:
@@ -217,3 +213,25 @@ def remote_groups(config: TrainConfig) -> Iterator[GroupFactory]:
         finally:
             for group in groups:
                 group.close()
+
+
+def _gpus_each(config: TrainConfig, room: Mapping[str, float]) -> float:
+    """Return each worker's share of a GPU in a cluster with such resources: none on CPUs.
+
+    Raises:
+        Unavailable: the cluster has no room.
+    """
+    gpus = int(room.get("GPU", 0))
+    if config.device == "cuda" and gpus == 0:
+        raise Unavailable(
+            "expected a Ray cluster with a GPU, got none; train with --device cpu or auto"
+        )
+    if room.get("CPU", 0) < config.workers:
+        raise Unavailable(
+            f"expected a Ray cluster with {config.workers} CPUs for {config.workers} training "
+            f"workers, got {room.get('CPU', 0):g}; take fewer workers"
+        )
+    if config.device == "cpu" or gpus == 0:
+        return 0.0
+    # Rounded down to what Ray counts by, so that together they are no more than one.
+    return 10_000 // math.ceil(config.workers / gpus) / 10_000

@@ -1,5 +1,6 @@
 """A training run: fit on the training episodes, judge on the test episodes, publish."""
 
+import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from dynlearn.training.member_group import MemberGroup
 from dynlearn.training.progress import Progress
 from dynlearn_services.home import Home
 from dynlearn_services.signals import stop_signals
-from dynlearn_services.training.publication import publish
+from dynlearn_services.training.publication import NotEvaluated, publish
 from dynlearn_services.training.remote_group import remote_groups
 from dynlearn_services.training.tensorboard import tensorboard
 
@@ -58,6 +59,8 @@ def run_training(
         InvalidInput: the configuration does not suit the dataset, there is an earlier run that was
             not asked to go on, or none that could.
         Busy: another process trains the same model.
+        NotEvaluated: the version is published, but its evaluation failed.
+        NumericalFailure: training diverged; what it has saved is put aside.
         TrainingStopped: a signal or a hook ended the run.
     """
     run = home.run(config.model)
@@ -72,7 +75,7 @@ def _run(config: TrainConfig, home: Home, run: Path, given: Hooks) -> tuple[Mode
     if config.learn_reward and obstacle:
         _log.info("note: `dynlearn plan` will not act by this model: %s", obstacle)
     checkpoint = run / _CHECKPOINT
-    _check_resumption(config, checkpoint)
+    _check_resumption(config, run)
     with (
         tensorboard(run) as log,
         stop_signals() as stop,
@@ -92,23 +95,42 @@ def _run(config: TrainConfig, home: Home, run: Path, given: Hooks) -> tuple[Mode
         )
         try:
             trained = train(local, store, own)
-        except NumericalFailure:
-            # There is nothing to go on with: the mend is another configuration.
-            _remove(checkpoint)
-            raise
+        except NumericalFailure as error:
+            # To go on would end the same: the mend is another configuration or dataset.
+            raise NumericalFailure(f"{error}; the run is put aside as {_put_aside(run)}") from error
     if trained is None:
-        saved = checkpoint if checkpoint.exists() else reward_checkpoint(checkpoint)
+        saved = _checkpoints(run)[0]
         raise TrainingStopped(
             f"stopped; go on with `dynlearn train --resume` and the same options ({saved})"
         )
-    published = publish(config, Registry(home.models), store, trained)
-    _remove(checkpoint)
+    try:
+        published = publish(config, Registry(home.models), store, trained)
+    except NotEvaluated:
+        _remove_checkpoints(run)
+        raise
+    _remove_checkpoints(run)
     return published
 
 
-def _remove(checkpoint: Path) -> None:
-    for file in (checkpoint, reward_checkpoint(checkpoint)):
-        file.unlink(missing_ok=True)
+def _checkpoints(run: Path) -> list[Path]:
+    """Return what there is of a run that was cut off."""
+    checkpoint = run / _CHECKPOINT
+    return [file for file in (checkpoint, reward_checkpoint(checkpoint)) if file.exists()]
+
+
+def _remove_checkpoints(run: Path) -> None:
+    for file in _checkpoints(run):
+        file.unlink()
+
+
+def _put_aside(run: Path) -> Path:
+    """Move what a run has saved out of the way of the next, and return where to."""
+    folders = (run / f"failed-{number}" for number in itertools.count(1))
+    folder = next(folder for folder in folders if not folder.exists())
+    folder.mkdir()
+    for file in _checkpoints(run):
+        file.rename(folder / file.name)
+    return folder
 
 
 @contextmanager
@@ -122,12 +144,12 @@ def _groups(config: TrainConfig) -> Iterator[tuple[TrainConfig, GroupFactory]]:
         yield config.model_copy(update={"device": "cpu"}), make_group
 
 
-def _check_resumption(config: TrainConfig, checkpoint: Path) -> None:
-    cut_off = [file for file in (checkpoint, reward_checkpoint(checkpoint)) if file.exists()]
+def _check_resumption(config: TrainConfig, run: Path) -> None:
+    cut_off = _checkpoints(run)
     if config.resume and not cut_off:
         raise InvalidInput(
             f"--resume: expected a run of model {config.model} that was cut off, got none in "
-            f"{checkpoint.parent}; start one without --resume"
+            f"{run}; start one without --resume"
         )
     if not config.resume and cut_off:
         raise InvalidInput(

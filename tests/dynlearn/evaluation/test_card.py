@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlearn.data.episodes import EpisodeTable
-from dynlearn.evaluation import Metrics, evaluate, write_report
-from dynlearn.evaluation.card import _front_matter
+from dynlearn.evaluation import Metrics, evaluate, write_report, write_unmeasured
+from dynlearn.evaluation.card import _card, _front_matter
 from dynlearn.models.dynamics import DynamicsModel
 from dynlearn.task import Columns
 
@@ -114,3 +114,20 @@ def test_the_header_is_yaml_whatever_the_names_and_numbers(
     assert all(isinstance(value, float) for value in values)
     assert values == pytest.approx([nll, rmse], rel=1e-5)
     assert json.dumps(values)
+
+
+@pytest.mark.parametrize(("nll", "of_no_change", "warned"), [(3, 2, True), (2, 3, False)])
+def test_a_model_worse_than_no_change_is_marked(
+    nll: float, of_no_change: float, warned: bool, calm_model: Callable[..., DynamicsModel]
+) -> None:
+    metrics = _metrics(nll, 1).model_copy(update={"nll_of_no_change": of_no_change})
+    card = _card("slide", calm_model().spec, MADE, metrics, [])
+    assert ("**Not to be used:**" in card) == warned
+    assert f"| NLL of no change | {of_no_change} |" in card
+
+
+def test_a_model_without_figures_says_why(tmp_path: Path) -> None:
+    write_unmeasured(tmp_path, "slide", MADE, "expected a finite NLL, got inf")
+    card = (tmp_path / "README.md").read_text()
+    assert "could not be evaluated: expected a finite NLL, got inf" in card
+    assert "| environment | dynlearn/ObjectSlide-v1 |" in card

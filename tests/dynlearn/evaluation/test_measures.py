@@ -82,6 +82,8 @@ def test_one_step_measures_are_those_of_a_plain_loop(
     )
     unmoved = np.sqrt(np.mean(np.square(changes), axis=0))
     assert metrics.rmse_of_no_change == pytest.approx(dict(zip(names, unmoved, strict=True)))
+    nll = -stats.norm.logpdf(np.array(changes), 0, unmoved).sum(1).mean()
+    assert metrics.nll_of_no_change == pytest.approx(nll)
     for level, found in inside.items():
         assert metrics.coverage[f"{level:.0%}"] == pytest.approx(np.mean(found))
 

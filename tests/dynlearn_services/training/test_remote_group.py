@@ -14,7 +14,7 @@ from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.training.fit import TrainedModel, fit, model_spec
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.progress import Progress
-from dynlearn_services.training.remote_group import RemoteGroup, remote_groups
+from dynlearn_services.training.remote_group import RemoteGroup, _gpus_each, remote_groups
 
 OBSERVATIONS = ObservationSpace(observation=BoxSpace(low=(-np.inf,) * 2, high=(np.inf,) * 2))
 ACTIONS = BoxSpace(low=(-1.0,), high=(1.0,))
@@ -116,3 +116,34 @@ def test_a_workers_error_is_the_callers() -> None:
 def test_more_workers_than_the_cluster_has_cpus_are_refused() -> None:
     with pytest.raises(Unavailable, match="100 CPUs"), remote_groups(_config(workers=100)):
         pass
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "room", "share"),
+    [
+        (4, "auto", {"CPU": 8}, 0.0),
+        (4, "cpu", {"CPU": 8, "GPU": 4}, 0.0),
+        (2, "cuda", {"CPU": 8, "GPU": 4}, 1.0),
+        (2, "cuda", {"CPU": 8, "GPU": 1}, 0.5),
+        (5, "auto", {"CPU": 8, "GPU": 2}, 0.3333),
+        (6, "auto", {"CPU": 8, "GPU": 1}, 0.1666),
+    ],
+)
+def test_workers_share_the_gpus_of_the_cluster(
+    workers: int, device: str, room: dict[str, float], share: float
+) -> None:
+    assert _gpus_each(_config(workers=workers, members=8, device=device), room) == share
+
+
+@pytest.mark.parametrize(
+    ("device", "room", "expected"),
+    [
+        ("cuda", {"CPU": 8.0}, "with a GPU, got none"),
+        ("auto", {"CPU": 2.0, "GPU": 4.0}, "with 3 CPUs for 3 training workers, got 2; take fewer"),
+    ],
+)
+def test_a_cluster_without_room_is_refused(
+    device: str, room: dict[str, float], expected: str
+) -> None:
+    with pytest.raises(Unavailable, match=expected):
+        _gpus_each(_config(workers=3, device=device), room)

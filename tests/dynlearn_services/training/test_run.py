@@ -1,5 +1,6 @@
+import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,21 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dynlearn.config import EvaluateConfig, TrainConfig
 from dynlearn.data.episodes import Episode
 from dynlearn.data.header import DatasetHeader, read_header, save_header
+from dynlearn.data.store import EpisodeStore
 from dynlearn.data.writer import EpisodeWriter
-from dynlearn.errors import Busy, InvalidInput
+from dynlearn.errors import Busy, InvalidInput, NumericalFailure
 from dynlearn.models.published import load_published
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
 from dynlearn.storage.folder import open_folder
+from dynlearn.training.dataset import split_dataset
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.progress import Progress
 from dynlearn.training.provenance import read_environment, read_training
 from dynlearn_services.evaluation.run import run_evaluation
 from dynlearn_services.home import Home
+from dynlearn_services.training import publication
+from dynlearn_services.training.publication import NotEvaluated
 from dynlearn_services.training.run import TrainingStopped, run_training
 
 CONFIG = TrainConfig(
@@ -34,6 +39,12 @@ CONFIG = TrainConfig(
 def home(tmp_path: Path) -> Home:
     """A home with a dataset: a point on a line, rewarded for being far to the right."""
     home = Home(tmp_path)
+    write_walks(home.dataset("walk"))
+    return home
+
+
+def write_walks(folder: str, strange: Mapping[int, float] = {}) -> None:
+    """Write ten walks, with a place that cannot be in the middle of some."""
     header = DatasetHeader(
         environment="elsewhere/Walk-v0",
         versions={},
@@ -44,11 +55,12 @@ def home(tmp_path: Path) -> Home:
         planned=10,
         episodes_per_shard=10,
     )
-    writer = EpisodeWriter.create(str(home.dataset("walk")), header)
+    writer = EpisodeWriter.create(folder, header)
     episodes = []
     for index in range(10):
         action = np.random.default_rng(index).uniform(-1, 1, (6, 1)).astype(np.float32)
         place = np.concatenate([np.zeros((1, 1)), np.cumsum(action, 0)]).astype(np.float32)
+        place[3] = strange.get(index, place[3])
         episodes.append(
             Episode(
                 index=index,
@@ -62,7 +74,6 @@ def home(tmp_path: Path) -> Home:
         )
     writer.append(episodes)
     writer.finish()
-    return home
 
 
 def test_a_run_tells_its_hooks_and_tensorboard_and_publishes(home: Home) -> None:
@@ -133,6 +144,81 @@ def test_what_the_environment_was_made_with_is_kept_and_compared(
         run_evaluation(EvaluateConfig(model="walk", dataset=dataset, horizon=2), home)
         told = [message for message in caplog.messages if "made with {'g': 2.0}, got" in message]
         assert len(told) == warnings
+
+
+def test_a_model_that_cannot_be_evaluated_is_published_and_evaluated_later(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = EpisodeStore.open(home.dataset("walk"))
+    tested = split_dataset(CONFIG, store)[1].test
+    write_walks(home.dataset("strange"), dict.fromkeys(tested, 3e38))
+    config = CONFIG.model_copy(update={"dataset": "strange"})
+    good, _ = run_training(CONFIG.model_copy(update={"max_updates": 300}), home)
+    caplog.clear()
+    with pytest.raises(NotEvaluated, match="walk version 2 is published, but could not be eval"):
+        run_training(config, home)
+    assert f"got 3e+38 in observation[0] of episode {tested[0]}" in caplog.text
+    assert "could not be evaluated: expected a finite NLL" in card(home, "walk/2")
+    registry = Registry(home.models)
+    assert (registry.resolve("walk"), registry.versions("walk")) == (good, ["1", "2"])
+    # Nothing is in the way of the next, and the weights are what they would have been.
+    run_training(CONFIG, home)
+    weights = [
+        (home.models / "walk" / version / "model.safetensors").read_bytes() for version in "23"
+    ]
+    assert weights[0] == weights[1]
+    evaluation = EvaluateConfig(model="walk/2", dataset="walk", horizon=2)
+    assert run_evaluation(evaluation, home)[0].episodes == 10
+
+
+def test_a_model_worse_than_no_change_becomes_champion_only_where_there_is_no_other(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = CONFIG.model_copy(update={"learn_reward": False})
+    unlearned = plain.model_copy(update={"max_updates": 1, "learning_rate": 1.0})
+    trained = plain.model_copy(update={"max_updates": 300})
+    registry = Registry(home.models)
+    for config, champion, told in (
+        (unlearned, "1", "walk version 1 is worse on its 1 held-out episodes than predicting no"),
+        (trained, "2", ""),
+        (unlearned, "2", "and version 2 stays champion; train for longer or on more episodes"),
+    ):
+        caplog.clear()
+        version, metrics = run_training(config, home)
+        assert metrics.worse_than_no_change == bool(told)
+        assert told in caplog.text
+        assert ("Not to be used" in card(home, f"walk/{version.version}")) == bool(told)
+        assert registry.resolve("walk").version == champion
+
+
+def test_a_run_that_diverged_is_put_aside_and_the_next_begins_anew(home: Home) -> None:
+    diverging = CONFIG.model_copy(update={"learning_rate": 1e20, "learn_reward": False})
+    for number in (1, 2):
+        with pytest.raises(NumericalFailure, match=f"the run is put aside as .*/failed-{number}$"):
+            run_training(diverging, home)
+        assert (home.run("walk") / f"failed-{number}" / "checkpoint.safetensors").is_file()
+    assert run_training(CONFIG, home)[0].version == "1"
+
+
+def test_what_interrupts_publishing_leaves_a_run_that_goes_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publication, "write_report", fill_the_disk)
+        with pytest.raises(OSError, match="No space left"):
+            run_training(CONFIG, home)
+    assert Registry(home.models).versions("walk") == []
+    told: list[Progress] = []
+    resumed = CONFIG.model_copy(update={"resume": True})
+    assert run_training(resumed, home, Hooks(on_progress=told.append))[0].version == "1"
+    assert told == []
+
+
+def card(home: Home, model: str) -> str:
+    return (Registry(home.models).resolve(model).folder / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
