@@ -3,10 +3,13 @@
 Every file is written aside and renamed, so that a reader sees the old one or the new one.
 """
 
+import glob
 import json
 import os
 import re
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +19,9 @@ from dynlearn.errors import CorruptData, InvalidInput, NotFound, describe_fault
 
 ASIDE = ".tmp"
 """How the names of half-written files end."""
+
+_SECONDS_TO_WRITE = 60.0
+"""From one write of a file to the next, at most."""
 
 _MAX_JSON_BYTES = 64 * 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -41,9 +47,11 @@ def check_name(name: str, kind: str) -> str:
 def write_bytes(path: Path, content: Buffer, mode: int = 0o644) -> None:
     """Replace a file, with permissions, in one step that a power cut does not undo.
 
-    What a crash leaves behind begins with a dot and ends with `ASIDE`.
+    What a crash leaves behind begins with a dot and ends with `ASIDE`; the next to write the file
+    removes it.
     """
     prefix = f".{path.name.lstrip('.')}."
+    _remove_left(path.parent, prefix)
     descriptor, aside = tempfile.mkstemp(ASIDE, prefix, path.parent)
     try:
         with open(descriptor, "wb") as file:
@@ -85,6 +93,14 @@ def read_json(path: Path, kind: type[Model]) -> Model:
             f"expected {kind.__name__} in {path}, got a fault: {describe_fault(error, 'file')}; "
             "restore the file from where it was made"
         ) from error
+
+
+def _remove_left(folder: Path, prefix: str) -> None:
+    """Remove what was being written, so long ago that whoever did must have died."""
+    for left in folder.glob(f"{glob.escape(prefix)}*{ASIDE}"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _SECONDS_TO_WRITE:
+                left.unlink()
 
 
 def _flush(folder: Path) -> None:

@@ -1,5 +1,8 @@
 import math
 import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -90,3 +93,28 @@ def test_a_failed_write_leaves_the_old_file_alone(
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [left.name for left in tmp_path.iterdir()] == ["file"]
+
+
+_WRITE_AND_DIE = """
+import os, sys
+from pathlib import Path
+from dynlearn.storage import files
+files.os.fsync = lambda _: os.kill(os.getpid(), 9)
+files.write_bytes(Path(sys.argv[1]), b"half")
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "run[1].safetensors"
+    killed = subprocess.run([sys.executable, "-c", _WRITE_AND_DIE, path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    # As long as it is young, its writer may be at work.
+    write_bytes(path, b"whole")
+    assert left.exists()
+    other = tmp_path / ".run[1].json.x.tmp"
+    for file in (left, other):
+        file.touch()
+        os.utime(file, (0, 0))
+    write_bytes(path, b"new")
+    assert sorted(tmp_path.iterdir()) == [other, path]
