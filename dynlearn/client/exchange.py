@@ -180,7 +180,7 @@ class Server:
         message = encode(deadline.left - pause)
         headers = self._headers | message.headers
         return httpx.Request(
-            "POST", url, headers=headers, content=message.body, extensions=extensions
+            "POST", url, headers=headers, content=bytes(message.body), extensions=extensions
         )
 
     def _explain(self, error: httpx.RequestError | TimeoutError) -> Unavailable:

@@ -1,11 +1,11 @@
 """The server as a process: its socket, its thread, and how it starts and ends."""
 
-import math
 import resource
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
@@ -20,6 +20,9 @@ from dynlearn_services.tokens import Tokens
 
 # Descriptors that connections leave for files: of models, of the registry, of the log.
 _SPARE_DESCRIPTORS = 128
+
+# For the models' threads and Python itself.
+_SECONDS_TO_END = 2.0
 
 # Clients drop an idle connection after a few seconds; the server must be the more patient, or a
 # request meets a closed connection.
@@ -97,7 +100,8 @@ def _running(
                     ws="none",
                     server_header=False,
                     timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                    timeout_graceful_shutdown=math.ceil(config.grace_seconds),
+                    # A number of any kind will do, whatever it says.
+                    timeout_graceful_shutdown=cast("int", _patience(config.grace_seconds)),
                 )
             )
             thread = threading.Thread(target=server.run, args=([listener],), name="http")
@@ -109,6 +113,11 @@ def _running(
                 service.is_draining = True
                 server.should_exit = True
                 thread.join()
+
+
+def _patience(grace_seconds: float) -> float:
+    """Return how long to wait for requests, which leaves some of the grace time to end in."""
+    return max(grace_seconds / 2, grace_seconds - _SECONDS_TO_END)
 
 
 def _protocol(config: ServeConfig) -> type[BoundedProtocol]:

@@ -1,5 +1,6 @@
 """Service: everything behind the HTTP application, opened and closed together."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -32,6 +33,8 @@ class Service:
         access: who may ask.
         tasks: whose rewards judge rollouts.
         budget: of the bytes of all requests under way.
+        reader: reads long requests, one at a time: JSON keeps Python's lock while it is read, and
+            several readers would keep the event loop from ever getting it.
         is_draining: whether the server is about to end and takes no new work.
     """
 
@@ -52,6 +55,7 @@ class Service:
         self.tasks = tuple(installed_tasks().values())
         self.is_draining = False
         self.budget = Budget(config.max_bytes_under_way)
+        self.reader = ThreadPoolExecutor(1, "reader")
         self.metrics = Metrics()
         self.models = ServedModels(
             Registry(registry_root),
@@ -119,11 +123,12 @@ class Service:
         return self.metrics.page() if self._peers is None else self._peers.page()
 
     def close(self) -> None:
-        """Stop watching, finish what waits, and end the thread."""
+        """Stop watching, finish what waits, and end the threads."""
         if self._peers is not None:
             self._peers.close()
         self.models.close()
         self.inference.close()
+        self.reader.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +20,8 @@ from dynlearn.protocol.tensors import Array
 from dynlearn_services.server.models.loaded_model import LoadedModel
 
 # Below this, another thread costs more than the work.
-_INLINE_BYTES = 1_048_576
+_INLINE_BYTES = 2**20
+_READ_INLINE_BYTES = 2**17
 
 # Numbers that are written at once, which no other thread of Python's can interrupt.
 _NUMBERS_AT_ONCE = 2**15
@@ -32,9 +34,19 @@ async def aside(size: int, work: Callable[[], Result]) -> Result:
     return work() if size <= _INLINE_BYTES else await asyncio.to_thread(work)
 
 
-async def decode(body: bytes, header_length: str | None, most_json_bytes: int) -> InferRequest:
-    """Read a request, away from the event loop if it is long."""
-    return await aside(len(body), partial(decode_request, body, header_length, most_json_bytes))
+async def decode(
+    body: bytes, header_length: str | None, most_json_bytes: int, reader: Executor
+) -> InferRequest:
+    """Read a request, if it is long with a reader.
+
+    Raises:
+        InvalidInput: it is none.
+        TooLarge: it holds too much.
+    """
+    read = partial(decode_request, body, header_length, most_json_bytes)
+    if len(body) <= _READ_INLINE_BYTES:
+        return read()
+    return await asyncio.get_running_loop().run_in_executor(reader, read)
 
 
 async def encode(

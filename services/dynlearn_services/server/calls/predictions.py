@@ -36,7 +36,7 @@ async def predict(
         NumericalFailure: the model gave NaN or infinity.
     """
     config, inference = service.config, service.inference
-    request = await decode(body, header_length, config.max_json_bytes)
+    request = await decode(body, header_length, config.max_json_bytes, service.reader)
     parameters = PredictParameters.read(request.parameters)
     deadline = parameters.deadline
     binary = request.outputs or dict.fromkeys(_DEFAULT_OUTPUTS, request.binary)

@@ -43,7 +43,7 @@ async def roll_out(
         DeadlineExceeded: the caller's timeout passed before its end.
         NumericalFailure: the model gave NaN or infinity.
     """
-    request = await decode(body, header_length, service.config.max_json_bytes)
+    request = await decode(body, header_length, service.config.max_json_bytes, service.reader)
     parameters = RolloutParameters.read(request.parameters)
     deadline = parameters.deadline
     plan = await aside(len(body), partial(read_plan, service, model, request, parameters))

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -15,6 +15,7 @@ _SMALLEST_COMPRESSED = 1024
 # In zlib's terms: the header of gzip or of zlib (which HTTP calls deflate), or whichever comes.
 _WINDOWS = {"gzip": 31, "deflate": 15}
 _LEVEL = 1
+_AT_ONCE = 2**18
 _NOT_ACCEPTED = re.compile(r"q=0(\.0*)?")
 
 
@@ -54,7 +55,9 @@ def wanted_coding(accept_encoding: str) -> str | None:
     return coding if coding in _WINDOWS and is_wanted else None
 
 
-async def compress(body: bytes, coding: str) -> tuple[bytes, dict[str, str]]:
+async def compress(
+    body: bytes | memoryview, coding: str
+) -> tuple[bytes | memoryview, dict[str, str]]:
     """Return a body packed, with the header that says so; a small one as it is."""
     if len(body) < _SMALLEST_COMPRESSED:
         return body, {}
@@ -85,19 +88,32 @@ async def _read(request: Request, limit: int, take: Callable[[int], None]) -> by
 
 def _decompress(body: bytes, coding: str, limit: int) -> bytes:
     unpacking = zlib.decompressobj(_WINDOWS[coding])
+    pieces, room, packed = [], limit, b""
     try:
-        unpacked = unpacking.decompress(body, limit + 1)
+        for packed in _pieces(body):
+            while packed and not unpacking.eof:
+                # By few at a time: what is unpacked in one is copied in one, with Python's lock.
+                piece = unpacking.decompress(packed, _AT_ONCE)
+                packed, room = unpacking.unconsumed_tail, room - len(piece)
+                if room < 0:
+                    raise TooLarge(f"body: expected at most {limit} bytes when unpacked, got more")
+                pieces.append(piece)
+            if packed or unpacking.unused_data:
+                break
     except zlib.error as error:
         raise InvalidInput(
             f"body: expected {coding}, as Content-Encoding says ({error})"
         ) from error
-    if len(unpacked) > limit:
-        raise TooLarge(f"body: expected at most {limit} bytes when unpacked, got more")
-    if not unpacking.eof or unpacking.unused_data:
+    if not unpacking.eof or packed or unpacking.unused_data:
         raise InvalidInput(f"body: expected one whole {coding} stream, got part of one or more")
-    return unpacked
+    return b"".join(pieces)
 
 
-def _compress(body: bytes, coding: str) -> bytes:
+def _pieces(body: bytes) -> Iterator[bytes]:
+    view = memoryview(body)
+    return (bytes(view[first : first + _AT_ONCE]) for first in range(0, len(view), _AT_ONCE))
+
+
+def _compress(body: bytes | memoryview, coding: str) -> bytes:
     packing = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOWS[coding])
     return packing.compress(body) + packing.flush()

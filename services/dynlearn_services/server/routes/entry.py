@@ -70,11 +70,15 @@ class Entry:
         except TimeoutError:
             # It reads no more, and what it has not read would be kept until it did.
             line.status = 499
-            end = scope.get("extensions", {}).get(ABORT)
-            if end is not None:
-                end["call"]()
-                # For the server to see it.
-                await asyncio.sleep(0)
+            await _abort(scope)
+        except asyncio.CancelledError:
+            # The server's time to end is over.
+            if line.status:
+                await _abort(scope)
+            else:
+                ending = Unavailable("the server is ending: ask again, of it or of another")
+                response = answer_error(line.method, line.path, ending)
+                await response(scope, receive, send_marked)
         finally:
             if line.status >= 400:
                 self._service.metrics.observe_error(line.status)
@@ -111,3 +115,11 @@ class Entry:
             raise HTTPException(405, headers={"Allow": match.methods})
         line.caller = self._access.require(request.headers, route.role)
         return route, match.parts
+
+
+async def _abort(scope: Scope) -> None:
+    end = scope.get("extensions", {}).get(ABORT)
+    if end is not None:
+        end["call"]()
+        # For the server to see it.
+        await asyncio.sleep(0)
