@@ -44,12 +44,12 @@ class ShardFolder:
         sizes = {int(match[1]): size for name, size in files if (match := _SHARD.fullmatch(name))}
         return {shard: sizes[shard] for shard in sorted(sizes) if shard < self._header.shard_count}
 
-    def parts(self) -> dict[int, list[str]]:
+    def parts(self) -> dict[int, set[str]]:
         """Return the files that are kept aside of each shard."""
-        parts: dict[int, list[str]] = {}
-        for name in sorted(self._folder.sizes(SHARDS)):
+        parts: dict[int, set[str]] = {}
+        for name in self._folder.sizes(SHARDS):
             if match := _PART.fullmatch(name):
-                parts.setdefault(int(match[1]), []).append(f"{SHARDS}/{name}")
+                parts.setdefault(int(match[1]), set()).add(f"{SHARDS}/{name}")
         return parts
 
     def require_whole(self) -> None:

@@ -41,7 +41,7 @@ class EpisodeWriter:
         self._folder = folder
         self._shards = ShardFolder(folder, header)
         self._written: dict[int, tuple[ShardInfo, list[bytes]]] = {}
-        self._parts: dict[int, list[str]] = {}
+        self._parts: dict[int, set[str]] = {}
 
     @classmethod
     def create(cls, uri: str | Path, header: DatasetHeader, resume: bool = False) -> EpisodeWriter:
@@ -127,10 +127,12 @@ class EpisodeWriter:
             )
         self._lock.require()
         self._written[shard] = self._shards.write(shard, table)
-        self._folder.remove(self._parts.pop(shard, []))
+        self._folder.remove(sorted(self._parts.pop(shard, ())))
 
     def put_aside(self, episodes: EpisodeTable) -> None:
         """Keep some episodes of one shard that is not whole yet, for whoever resumes.
+
+        What was kept before of the same first episode gives way to it.
 
         Raises:
             CorruptData: the episodes do not fit the dataset's spaces or are not finite.
@@ -139,12 +141,12 @@ class EpisodeWriter:
         shard = int(episodes.indices[0]) // self.header.episodes_per_shard
         self._lock.require()
         file = self._shards.write_part(shard, episodes)
-        self._parts.setdefault(shard, []).append(file)
+        self._parts.setdefault(shard, set()).add(file)
 
     def aside(self, shard: int) -> list[EpisodeTable]:
         """Return what `put_aside` kept of a shard, as far as it is intact."""
         tables = []
-        for file in self._parts.get(shard, []):
+        for file in sorted(self._parts.get(shard, ())):
             try:
                 tables.append(self._shards.read_intact(file))
             except CorruptData:
@@ -173,7 +175,7 @@ class EpisodeWriter:
         written = [self._written[shard] for shard in range(self.header.shard_count)]
         digests = [digest for _, those in written for digest in those]
         self._lock.require()
-        self._folder.remove([file for files in self._parts.values() for file in files])
+        self._folder.remove(sorted(file for files in self._parts.values() for file in files))
         self._parts.clear()
         finished = {
             "finished": True,

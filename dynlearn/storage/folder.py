@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,14 +107,15 @@ class Folder:
             self.filesystem.move(aside, f"{folder}/{name}")
 
     def remove(self, files: list[str]) -> None:
-        """Remove files that are there.
+        """Remove files; those that are gone already are as they should be.
 
         Raises:
             InvalidInput: one cannot be removed.
         """
         with self._expecting("a folder that can be written to"):
             for file in files:
-                self.filesystem.delete_file(self._at(file))
+                with suppress(FileNotFoundError):
+                    self.filesystem.delete_file(self._at(file))
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder inside with all that is in it.

@@ -196,6 +196,32 @@ def test_resuming_keeps_parts_and_cleans_what_a_crash_left(tmp_path: Path) -> No
     assert content(tmp_path / "data") == content(tmp_path / "undisturbed")
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_is_kept_aside_twice_is_in_nobodys_way(tmp_path: Path, damaged: bool) -> None:
+    write(str(tmp_path / "undisturbed"))
+    uri = str(tmp_path / "data")
+    store = EpisodeWriter.create(uri, header())
+    store.put_aside(EpisodeTable.of(EPISODES[2:3]))
+    part = tmp_path / "data" / "shards" / ".00001.2.part"
+    if damaged:
+        part.write_bytes(part.read_bytes()[:-100])
+    store.close()
+    store = EpisodeWriter.create(uri, header(), resume=True)
+    assert len(store.aside(1)) == (not damaged)
+    for _ in range(2):
+        store.put_aside(EpisodeTable.of(EPISODES[2:3]))
+    assert [table.digests() for table in store.aside(1)] == [[DIGESTS[2]]]
+    store.append(EPISODES[2:4])
+    assert not part.exists()
+    # Nor is what somebody else has removed.
+    store.put_aside(EpisodeTable.of(EPISODES[4:]))
+    next(part.parent.glob("*.part")).unlink()
+    store.append(EPISODES[4:])
+    store.append(EPISODES[:2])
+    store.finish()
+    assert content(tmp_path / "data") == content(tmp_path / "undisturbed")
+
+
 def test_a_writer_that_dies_while_writing_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
