@@ -4,6 +4,7 @@ import json
 from typing import Annotated, Any, NoReturn
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -50,6 +51,28 @@ EnvKwargs = Annotated[dict[str, JsonValue], BeforeValidator(_parse_json)]
 """What an environment is made with; on the command line as JSON."""
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+def _split_range(value: Any) -> Any:
+    if isinstance(value, str):
+        value = value.split(":")
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        # YAML reads 1:30 as ninety.
+        raise ValueError(f"expected LOW:HIGH (in YAML in quotes, or [LOW, HIGH]), got {value!r}")
+    return value
+
+
+def _check_range(value: tuple[int, int]) -> tuple[int, int]:
+    low, high = value
+    if low > high:
+        raise ValueError(f"expected LOW at most HIGH, got {low}:{high}")
+    return value
+
+
+SeedRange = Annotated[
+    tuple[Seed, Seed], BeforeValidator(_split_range), AfterValidator(_check_range)
+]
+"""The lowest and the highest seed that an environment takes; on the command line LOW:HIGH."""
 
 PRECISION = (
     "of the products between hidden layers; bfloat16 is rougher, and faster where the processor "

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from dynlearn.data.faults import Faults
 from dynlearn.errors import CorruptData, InvalidInput, NotFound, describe_fault, nearest
 from dynlearn.spaces import ActionSpace, ObservationSpace
 from dynlearn.storage.folder import Folder, open_folder
@@ -16,8 +17,10 @@ from dynlearn.storage.folder import Folder, open_folder
 HEADER_FILE = "dataset.json"
 ENV_KWARGS = "env_kwargs"
 """The option of `DatasetHeader.config` that says what the environment was made with."""
+ON_ERROR = "on_error"
+"""The option that says what becomes of episodes that fail; absent where they stop a collection."""
 _MAX_HEADER_BYTES = 64 * 2**20
-_MADE_BY_WRITING = {"finished", "episodes", "steps", "checksum", "shards"}
+_MADE_BY_WRITING = {"finished", "episodes", "steps", "checksum", "shards", "faults"}
 
 
 class ShardInfo(BaseModel):
@@ -47,6 +50,7 @@ class DatasetHeader(BaseModel):
         checksum: SHA-256 of the episodes' digests in the order of their index; it depends on
             neither the sharding nor the header.
         shards: one entry a file.
+        faults: of the environment on the way; absent where there were none.
     """
 
     # The outermost model decides how an unbounded space is written.
@@ -66,6 +70,7 @@ class DatasetHeader(BaseModel):
     steps: int = Field(0, ge=0)
     checksum: str = ""
     shards: tuple[ShardInfo, ...] = ()
+    faults: Faults | None = Field(None, exclude_if=lambda faults: faults is None)
 
     @property
     def env_kwargs(self) -> dict[str, JsonValue]:
@@ -143,10 +148,14 @@ def save_header(folder: Folder, header: DatasetHeader) -> None:
 def require_same(folder: Folder, existing: DatasetHeader, planned: DatasetHeader) -> None:
     """Check that a dataset was begun in the way that is planned now.
 
+    One that was to stop at a fault has none so far, and may go on in another way.
+
     Raises:
         InvalidInput: it was not; the message names the options that differ.
     """
     old, new = _flat(existing), _flat(planned)
+    if ON_ERROR not in old:
+        new.pop(ON_ERROR, None)
     different = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if different:
         changes = ", ".join(f"{key} ({old.get(key)}, now {new.get(key)})" for key in different[:5])

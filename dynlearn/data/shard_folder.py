@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.faults import EpisodeFault
 from dynlearn.data.header import DatasetHeader, ShardInfo
-from dynlearn.data.shards import decode_shard, encode_shard, shard_schema
+from dynlearn.data.shards import Shard, decode_shard, encode_shard, shard_schema
 from dynlearn.errors import CorruptData, NotFound
 from dynlearn.storage.files import ASIDE
 from dynlearn.storage.folder import Folder
@@ -27,6 +30,20 @@ _PART = re.compile(r"\.(\d{5,})\.\d+\.part")
 def shard_file(shard: int) -> str:
     """Return the path of a shard inside the dataset's folder."""
     return f"{SHARDS}/{shard:05d}.arrow"
+
+
+class Written(NamedTuple):
+    """A shard that is whole.
+
+    Attributes:
+        info: what the header must say of it.
+        digests: of its episodes.
+        faults: that befell them.
+    """
+
+    info: ShardInfo
+    digests: list[bytes]
+    faults: tuple[EpisodeFault, ...]
 
 
 class ShardFolder:
@@ -79,7 +96,7 @@ class ShardFolder:
         Raises:
             CorruptData: it cannot be read.
         """
-        return self._decode(shard_file(shard))[0]
+        return self._decode(shard_file(shard)).table
 
     def require_same_bytes(self, shard: int) -> None:
         """Check a shard's file against the header of a finished dataset.
@@ -91,40 +108,41 @@ class ShardFolder:
         if _digest(content) != self._header.shards[shard].sha256:
             raise CorruptData(self._altered(shard_file(shard)))
 
-    def examine(self, shard: int) -> tuple[ShardInfo, list[bytes]]:
-        """Return what the header must say of a shard, and its episodes' digests, recomputed.
+    def examine(self, shard: int) -> Written:
+        """Return what a shard is, with its episodes' digests recomputed.
 
         Raises:
             CorruptData: it cannot be read, or is not as it was written.
         """
-        table = self.read_intact(shard_file(shard))
+        table, faults = self.read_intact(shard_file(shard))
         if not np.array_equal(table.indices, self._header.shard_indices(shard)):
             raise CorruptData(self._altered(shard_file(shard)))
-        return _describe(self._folder.read(shard_file(shard)), table), table.digests()
+        info = _describe(self._folder.read(shard_file(shard)), table)
+        return Written(info, table.digests(), faults)
 
-    def read_intact(self, file: str) -> EpisodeTable:
-        """Return the episodes of a shard or part if they are as they were written.
+    def read_intact(self, file: str) -> tuple[EpisodeTable, tuple[EpisodeFault, ...]]:
+        """Return the episodes of a shard or part, and their faults, if they are as written.
 
         Raises:
             CorruptData: they are not, or cannot be read.
         """
-        table, digests = self._decode(file)
+        table, digests, faults = self._decode(file)
         if digests.to_pylist() != table.digests():
             raise CorruptData(self._altered(file))
-        return table
+        return table, faults
 
-    def write(self, shard: int, table: EpisodeTable) -> tuple[ShardInfo, list[bytes]]:
-        """Write a shard; return what the header must say of it, and its episodes' digests.
+    def write(self, shard: int, table: EpisodeTable, faults: Sequence[EpisodeFault]) -> Written:
+        """Write a shard, and return what it is.
 
         Raises:
             CorruptData: the episodes do not fit the dataset's spaces or are not finite.
             InvalidInput: the folder cannot be written to.
         """
-        content, digests = self._encode(table)
+        content, digests = self._encode(table, faults)
         self._folder.write(shard_file(shard), content)
-        return _describe(content, table), digests
+        return Written(_describe(content, table), digests, tuple(faults))
 
-    def write_part(self, shard: int, table: EpisodeTable) -> str:
+    def write_part(self, shard: int, table: EpisodeTable, faults: Sequence[EpisodeFault]) -> str:
         """Keep some of a shard's episodes aside; return the file.
 
         Raises:
@@ -132,7 +150,7 @@ class ShardFolder:
             InvalidInput: the folder cannot be written to.
         """
         file = f"{SHARDS}/.{shard:05d}.{table.indices[0]}.part"
-        self._folder.write(file, self._encode(table)[0])
+        self._folder.write(file, self._encode(table, faults)[0])
         return file
 
     def create(self) -> None:
@@ -148,12 +166,14 @@ class ShardFolder:
                 [prefix + name for name in names if name.startswith(".") and name.endswith(ASIDE)]
             )
 
-    def _encode(self, table: EpisodeTable) -> tuple[pa.Buffer, list[bytes]]:
+    def _encode(
+        self, table: EpisodeTable, faults: Sequence[EpisodeFault]
+    ) -> tuple[pa.Buffer, list[bytes]]:
         table.check()
         digests = table.digests()
-        return encode_shard(table, digests, self._schema), digests
+        return encode_shard(table, digests, self._schema, faults), digests
 
-    def _decode(self, file: str) -> tuple[EpisodeTable, pa.Array]:
+    def _decode(self, file: str) -> Shard:
         try:
             return decode_shard(self._folder.read(file), self._schema)
         except (CorruptData, NotFound) as error:

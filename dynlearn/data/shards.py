@@ -1,12 +1,14 @@
 """Shards: episodes as an Arrow IPC file, one row an episode.
 
 Each row holds lists (of fixed-size lists, where an array has columns), so that a file's single
-record batch keeps every array of all its episodes in one contiguous buffer: reading is a view.
+record batch keeps every array of all its episodes in one contiguous buffer: reading is a view. What
+faults befell them is in the schema's metadata.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +16,26 @@ from numpy.typing import NDArray
 
 from dynlearn.data.arrays import ARRAYS, NO_SEED, STATE_ARRAYS
 from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.faults import EpisodeFault, decode_faults, encode_faults
 from dynlearn.errors import CorruptData
 from dynlearn.spaces import ActionSpace, ObservationSpace
 
 DIGEST_BYTES = 32
+_FAULTS = b"faults"
+
+
+class Shard(NamedTuple):
+    """What a shard's file holds.
+
+    Attributes:
+        table: the episodes, as views of the file's bytes.
+        digests: kept of each, [K].
+        faults: that befell them.
+    """
+
+    table: EpisodeTable
+    digests: pa.Array
+    faults: tuple[EpisodeFault, ...]
 
 
 def shard_schema(observation_space: ObservationSpace, action_space: ActionSpace) -> pa.Schema:
@@ -48,7 +66,12 @@ def shard_schema(observation_space: ObservationSpace, action_space: ActionSpace)
     )
 
 
-def encode_shard(table: EpisodeTable, digests: list[bytes], schema: pa.Schema) -> pa.Buffer:
+def encode_shard(
+    table: EpisodeTable,
+    digests: list[bytes],
+    schema: pa.Schema,
+    faults: Sequence[EpisodeFault] = (),
+) -> pa.Buffer:
     """Return the bytes of an Arrow file; equal content gives equal bytes.
 
     Raises:
@@ -70,6 +93,8 @@ def encode_shard(table: EpisodeTable, digests: list[bytes], schema: pa.Schema) -
             f"expected episodes of {_describe(schema)} as the dataset's spaces say, "
             f"got {_describe(found)}"
         )
+    if faults:
+        schema = schema.with_metadata({_FAULTS: encode_faults(faults)})
     batch = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
@@ -77,8 +102,8 @@ def encode_shard(table: EpisodeTable, digests: list[bytes], schema: pa.Schema) -
     return sink.getvalue()
 
 
-def decode_shard(content: pa.Buffer, schema: pa.Schema) -> tuple[EpisodeTable, pa.Array]:
-    """Return the episodes of an Arrow file, as views of ``content``, and the digests kept of them.
+def decode_shard(content: pa.Buffer, schema: pa.Schema) -> Shard:
+    """Return what an Arrow file holds.
 
     Raises:
         CorruptData: it is no such file, or its episodes are not whole and finite.
@@ -107,7 +132,8 @@ def decode_shard(content: pa.Buffer, schema: pa.Schema) -> tuple[EpisodeTable, p
     seeds = batch.column("seed").fill_null(NO_SEED).to_numpy(zero_copy_only=False)
     table = EpisodeTable(batch.column("index").to_numpy(), seeds, lengths, **arrays)
     table.check()
-    return table, batch.column("digest")
+    faults = (reader.schema.metadata or {}).get(_FAULTS)
+    return Shard(table, batch.column("digest"), decode_faults(faults) if faults else ())
 
 
 def _lists(values: NDArray[Any], lengths: NDArray[np.int64]) -> pa.LargeListArray:

@@ -100,7 +100,7 @@ class EpisodeStore:
         """
         digests: list[bytes] = []
         for shard, expected in enumerate(self.header.shards):
-            info, own = self._shards.examine(shard)
+            info, own, _ = self._shards.examine(shard)
             if info != expected:
                 raise CorruptData(
                     f"expected {shard_file(shard)} of {self.folder.shown} as {HEADER_FILE} "

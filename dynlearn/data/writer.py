@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from dynlearn.data.episodes import Episode, EpisodeTable
+from dynlearn.data.faults import MOST_FAULTS, EpisodeFault, Faults
 from dynlearn.data.header import (
     HEADER_FILE,
     DatasetHeader,
-    ShardInfo,
     checksum_of,
     load_header,
     require_same,
     save_header,
 )
-from dynlearn.data.shard_folder import SHARDS, ShardFolder
+from dynlearn.data.shard_folder import SHARDS, ShardFolder, Written
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
 from dynlearn.storage.folder import Folder, open_folder
 from dynlearn.storage.locks import NoLock, WriteLock, lock_folder
@@ -40,7 +40,7 @@ class EpisodeWriter:
         self._begun = begun
         self._folder = folder
         self._shards = ShardFolder(folder, header)
-        self._written: dict[int, tuple[ShardInfo, list[bytes]]] = {}
+        self._written: dict[int, Written] = {}
         self._parts: dict[int, set[str]] = {}
 
     @classmethod
@@ -90,11 +90,14 @@ class EpisodeWriter:
         if not resume:
             raise InvalidInput(_already_there(folder, existing))
         require_same(folder, existing, header)
-        writer = cls(folder, existing, lock, begun=False)
         if existing.finished:
+            writer = cls(folder, existing, lock, begun=False)
             writer._shards.require_whole()
             writer.close()
         else:
+            writer = cls(folder, header, lock, begun=False)
+            if existing != header:
+                save_header(folder, header)
             writer._shards.create()
             writer._find_written()
         return writer
@@ -109,11 +112,14 @@ class EpisodeWriter:
         """Let others write to the dataset; a part of it stays for whoever resumes it."""
         self._lock.release()
 
-    def append(self, episodes: Sequence[Episode] | EpisodeTable) -> None:
-        """Write one shard: all its episodes, in the order of their index.
+    def append(
+        self, episodes: Sequence[Episode] | EpisodeTable, faults: Sequence[EpisodeFault] = ()
+    ) -> None:
+        """Write one shard: all its episodes, in the order of their index, and their faults.
 
         Raises:
-            CorruptData: the episodes do not fit the dataset's spaces or are not finite.
+            CorruptData: the episodes do not fit the dataset's spaces or are not finite, or there
+                are too many faults.
             Busy: another process has taken the dataset over.
             InvalidInput: they are not those of one shard, or the folder cannot be written to.
         """
@@ -125,11 +131,18 @@ class EpisodeWriter:
                 f"expected episodes {expected.start} to {expected.stop - 1}, those of shard "
                 f"{shard}, got {len(table)} from {table.indices[0]} to {table.indices[-1]}"
             )
+        total = len(faults) + sum(len(written.faults) for written in self._written.values())
+        if total > MOST_FAULTS:
+            raise CorruptData(
+                f"expected at most {MOST_FAULTS} faults in {self._folder.shown}, got more, the "
+                f"last at step {faults[-1].step} of episode {faults[-1].episode}: "
+                f"{faults[-1].what}; mend the environment"
+            )
         self._lock.require()
-        self._written[shard] = self._shards.write(shard, table)
+        self._written[shard] = self._shards.write(shard, table, faults)
         self._folder.remove(sorted(self._parts.pop(shard, ())))
 
-    def put_aside(self, episodes: EpisodeTable) -> None:
+    def put_aside(self, episodes: EpisodeTable, faults: Sequence[EpisodeFault] = ()) -> None:
         """Keep some episodes of one shard that is not whole yet, for whoever resumes.
 
         What was kept before of the same first episode gives way to it.
@@ -140,18 +153,18 @@ class EpisodeWriter:
         """
         shard = int(episodes.indices[0]) // self.header.episodes_per_shard
         self._lock.require()
-        file = self._shards.write_part(shard, episodes)
+        file = self._shards.write_part(shard, episodes, faults)
         self._parts.setdefault(shard, set()).add(file)
 
-    def aside(self, shard: int) -> list[EpisodeTable]:
+    def aside(self, shard: int) -> list[tuple[EpisodeTable, tuple[EpisodeFault, ...]]]:
         """Return what `put_aside` kept of a shard, as far as it is intact."""
-        tables = []
+        kept = []
         for file in sorted(self._parts.get(shard, ())):
             try:
-                tables.append(self._shards.read_intact(file))
+                kept.append(self._shards.read_intact(file))
             except CorruptData:
                 continue
-        return tables
+        return kept
 
     def missing_shards(self) -> list[int]:
         """Return the shards that are still to be written."""
@@ -173,16 +186,18 @@ class EpisodeWriter:
                 f"got {len(self._written)}, the first missing one {missing[0]}"
             )
         written = [self._written[shard] for shard in range(self.header.shard_count)]
-        digests = [digest for _, those in written for digest in those]
+        digests = [digest for one in written for digest in one.digests]
+        faults = Faults.of(fault for one in written for fault in one.faults)
         self._lock.require()
         self._folder.remove(sorted(file for files in self._parts.values() for file in files))
         self._parts.clear()
         finished = {
             "finished": True,
             "episodes": self.header.planned,
-            "steps": sum(info.steps for info, _ in written),
+            "steps": sum(one.info.steps for one in written),
             "checksum": checksum_of(digests),
-            "shards": tuple(info for info, _ in written),
+            "shards": tuple(one.info for one in written),
+            "faults": faults if faults.each else None,
         }
         self.header = self.header.model_copy(update=finished)
         save_header(self._folder, self.header)

@@ -66,6 +66,8 @@ def collection_figures(progress: CollectProgress) -> dict[str, str]:
         figures["contact"] = f"{progress.contact_share:.1%}"
     if progress.success_share is not None:
         figures["success"] = f"{progress.success_share:.1%}"
+    if progress.faults:
+        figures["faults"] = str(progress.faults)
     return figures
 
 

@@ -27,6 +27,8 @@ def collect(config: CollectConfig, home: HomeOption = None, as_json: JsonOption 
         "episodes": header.episodes,
         "steps": header.steps,
         "checksum": header.checksum,
+        "cut": header.faults.cut if header.faults else 0,
+        "skipped": header.faults.skipped if header.faults else 0,
     }
     print_result(
         as_json,

@@ -32,6 +32,7 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
         content[name] = json.loads(header.model_dump_json())
         state = (
             f"{header.episodes} episodes, {header.steps} transitions"
+            + (f", {header.faults}" if header.faults else "")
             if header.finished
             else f"unfinished, {header.planned} episodes planned"
         )

@@ -6,17 +6,21 @@ Shapes: B episodes of a block, T steps, O observation, A action, G goal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.faults import EpisodeFault
 from dynlearn.errors import CorruptData
 from dynlearn.spaces import ActionSpace, ObservationSpace
 
 Array = NDArray[Any]
 Rows = int | slice
+
+_NUMBERS, _FLAGS = {float, np.float64, np.float32}, {bool, np.bool_}
+"""What rewards and ends are where nothing is odd."""
 
 
 class Played(NamedTuple):
@@ -25,10 +29,21 @@ class Played(NamedTuple):
     Attributes:
         table: what was taken down.
         successes: whether each ended in success, as its environment says; None where it does not.
+        faults: that befell them, in the order in which each met them.
     """
 
     table: EpisodeTable
     successes: tuple[bool | None, ...]
+    faults: tuple[EpisodeFault, ...] = ()
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Return the episodes of all parts."""
+        return cls(
+            EpisodeTable.concatenate([part.table for part in parts]),
+            tuple(one for part in parts for one in part.successes),
+            tuple(fault for part in parts for fault in part.faults),
+        )
 
 
 class Recorder:
@@ -36,7 +51,8 @@ class Recorder:
 
     Attributes:
         max_steps: T at most.
-        latest: after how many steps something was last observed.
+        good_steps: how many steps of what is being played are taken down and well; -1 until its
+            first step.
         lengths: T of each episode that has ended, else 0; [B].
     """
 
@@ -49,7 +65,7 @@ class Recorder:
     ):
         """Make room for them."""
         self.max_steps = max_steps
-        self.latest = 0
+        self.good_steps = -1
         self.lengths = np.zeros(episodes, dtype=np.int64)
         self._successes: list[bool | None] = [None] * episodes
         boxes = {"observations": observation_space.observation}
@@ -71,59 +87,88 @@ class Recorder:
             "truncated": np.zeros((episodes, max_steps), dtype=np.bool_),
         }
 
+    def begin(self, rows: Rows) -> None:
+        """Make ready for episodes; what was taken down of another attempt at them is forgotten."""
+        self.good_steps = -1
+        self.lengths[rows] = 0
+        for row in range(len(self.lengths))[rows] if isinstance(rows, slice) else (rows,):
+            self._successes[row] = None
+
     def state(self, rows: Rows, step: int, observation: Any) -> None:
         """Take down what was observed after ``step`` steps.
 
         Raises:
-            CorruptData: it has another shape than the observation space says.
+            CorruptData: it is something else than the observation space says.
         """
-        self.latest = step
         parts = observation if isinstance(observation, Mapping) else {"observation": observation}
         for name, array in self._states.items():
-            part, room = parts[name.removesuffix("s")], array[rows, step]
-            if np.shape(part) != room.shape:
+            part, room = np.asarray(parts[name[:-1]]), array[rows, step]
+            if part.shape != room.shape:
                 raise CorruptData(
                     f"expected {name} of shape {room.shape} as the observation space says, "
-                    f"got {np.shape(part)} after {step} steps"
+                    f"got {part.shape}"
                 )
-            room[...] = part
+            _put(name, room, part)
 
     def step(
         self, rows: Rows, step: int, action: Any, reward: Any, terminated: Any, truncated: Any
     ) -> None:
-        """Take down the step that led from state ``step`` to the next."""
-        room = self._steps["rewards"][rows, step]
-        if np.shape(reward) != room.shape and np.size(reward) == room.size:
+        """Take down the step that led from state ``step`` to the next.
+
+        Raises:
+            CorruptData: the environment gave something else than a number and two flags a row.
+        """
+        steps = self._steps
+        steps["actions"][rows, step] = action
+        given = {"rewards": reward, "terminated": terminated, "truncated": truncated}
+        for name, value in given.items():
+            plain = _NUMBERS if name == "rewards" else _FLAGS
+            if type(value) in plain and isinstance(rows, int):
+                steps[name][rows, step] = value
+                continue
+            room = steps[name][rows, step : step + 1].reshape(-1)
+            if np.size(value) != room.size:
+                raise CorruptData(
+                    f"expected {'one' if room.size == 1 else room.size} of {name} a step, got "
+                    f"them of shape {np.shape(value)}"
+                )
             # Of shape [1], as some environments give it.
-            reward = np.reshape(reward, room.shape)
-        values = (action, reward, terminated, truncated)
-        for array, value in zip(self._steps.values(), values, strict=True):
-            array[rows, step] = value
+            _put(name, room, np.reshape(value, -1))
 
     def success(self, row: int, is_success: Any) -> None:
         """Take down what the environment says of the success of an episode's last step."""
         self._successes[row] = None if is_success is None else bool(is_success)
 
-    def check(self, row: int, index: int) -> None:
-        """Check an episode that has been taken down.
+    def check(self, row: int, length: int) -> None:
+        """Check the first ``length`` steps of an episode that has been taken down.
 
         Raises:
-            CorruptData: it holds numbers that are not finite; `latest` then is the first such step.
+            CorruptData: it holds numbers that are not finite; `good_steps` then are those before.
         """
-        length = int(self.lengths[row])
+        if length < 0:
+            return
         states = {name: values[row, : length + 1] for name, values in self._states.items()}
         steps = {name: values[row, :length] for name, values in self._steps.items()}
-        for name, values in (states | steps).items():
-            finite = np.isfinite(values.reshape(len(values), -1)).all(1)
-            if not finite.all():
-                # A state follows the step before it.
-                first = int(np.argmin(finite)) - (name in states)
-                self.latest = max(0, first)
-                raise CorruptData(f"{name} that are not finite")
+        # A state follows the step before it.
+        bad = {name: _first_not_finite(values) - 1 for name, values in states.items()}
+        bad |= {name: _first_not_finite(values) for name, values in steps.items()}
+        name = min(bad, key=lambda name: bad[name])
+        if bad[name] < length:
+            self.good_steps = max(0, bad[name])
+            raise CorruptData(f"{name} that are not finite")
 
-    def played(self, indices: Sequence[int], seeds: Sequence[int]) -> Played:
-        """Return the episodes, each up to its own end, and which succeeded."""
-        return Played(self.table(indices, seeds), tuple(self._successes))
+    def cut(self, row: int) -> None:
+        """End an episode after its good steps, of which there must be one, as if time ran out."""
+        self.lengths[row] = self.good_steps
+        self._successes[row] = None
+        for name in ("terminated", "truncated"):
+            self._steps[name][row, self.good_steps - 1] = name == "truncated"
+
+    def played(
+        self, indices: Sequence[int], seeds: Sequence[int], faults: Sequence[EpisodeFault] = ()
+    ) -> Played:
+        """Return the episodes, each up to its own end, which succeeded, and what befell them."""
+        return Played(self.table(indices, seeds), tuple(self._successes), tuple(faults))
 
     def table(self, indices: Sequence[int], seeds: Sequence[int]) -> EpisodeTable:
         """Return the episodes, each up to its own end."""
@@ -136,3 +181,25 @@ class Recorder:
             **{name: values[states] for name, values in self._states.items()},
             **{name: values[steps] for name, values in self._steps.items()},
         )
+
+
+def _put(name: str, room: Array, array: Array) -> None:
+    """Put numbers where they belong; NumPy itself would take texts, and cut fractions off."""
+    if array.dtype == room.dtype:
+        room[...] = array
+        return
+    if array.dtype.kind not in "biuf":
+        raise CorruptData(f"expected {name} of numbers, got {array.dtype}")
+    # Beyond the room's own range they become infinite, which is found.
+    with np.errstate(over="ignore", invalid="ignore"):
+        room[...] = array
+        if room.dtype.kind != "f" and not (room == array).all():
+            raise CorruptData(f"expected {name} of {room.dtype}, got {array.reshape(-1)[:4]}")
+
+
+def _first_not_finite(values: Array) -> int:
+    """Return the first row with NaN or infinity, or how many rows there are."""
+    if values.dtype.kind != "f":
+        return len(values)
+    bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    return int(np.argmax(bad)) if bad.any() else len(values)

@@ -55,7 +55,8 @@ def collect(
         NotFound: there is no such environment.
         InvalidInput: the options cannot be followed, or there is such a dataset already.
         Busy: another process writes to it.
-        CorruptData: the environment gave something other than its spaces say, or NaN.
+        CorruptData: the environment failed, or gave something other than its spaces say, or NaN,
+            and the collection is to stop there.
         Unavailable: Ray cannot be reached, or its workers die again and again.
     """
     header, max_steps = plan_dataset(config)
@@ -76,7 +77,14 @@ def collect(
             writer.save()
             dataset.abandon_if_empty()
             raise
-        return dataset.finish()
+        finished = dataset.finish()
+    if finished.faults:
+        _log.warning(
+            "warning: of %d episodes, %s; dynlearn datasets show names them",
+            finished.episodes,
+            finished.faults,
+        )
+    return finished
 
 
 def plan_dataset(config: CollectConfig) -> tuple[DatasetHeader, int]:

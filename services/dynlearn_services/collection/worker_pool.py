@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import sys
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dynlearn.config import CollectConfig
-from dynlearn.errors import Unavailable
+from dynlearn_services.collection.blocks import Block, Loss, Task
+from dynlearn_services.collection.lookout import Lookout
 from dynlearn_services.collection.recorder import Played
+from dynlearn_services.collection.watch import forget, last_sighting
 from dynlearn_services.collection.worker import CollectionWorker
 from dynlearn_services.ray_cluster import fetch, ray_cluster, reason_of_death
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-_BLOCKS_AT_WORKER = 2
+_TASKS_AT_WORKER = 2
 """One being played, one waiting, so that a worker need not wait for the writer."""
 _BLOCKS_AHEAD = 8
 """For each worker: how far the newest block may be ahead of the oldest one that is not done."""
-_TRIES_AFTER_DEATH = 10
+_DEATH = "the death of its process"
+
+_log = logging.getLogger(__name__)
 
 
 def play_blocks(
@@ -31,7 +39,7 @@ def play_blocks(
 ) -> Generator[Played]:
     """Give the episodes of each block of indices as it is done, in any order.
 
-    A worker whose process dies is started again and plays its blocks again.
+    A worker whose process dies is replaced, and its blocks are played again.
 
     Args:
         config: what to play, and with how many workers.
@@ -39,7 +47,7 @@ def play_blocks(
         blocks: the indices of the episodes, a block at a time.
 
     Raises:
-        CorruptData: the environment gave something other than its spaces say, or NaN.
+        CorruptData: the environment failed, and the collection is to stop there.
         Unavailable: Ray cannot be reached, or a worker dies again and again.
     """
     if not blocks:
@@ -48,41 +56,111 @@ def play_blocks(
         import ray
 
         room = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-        actor: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_TRIES_AFTER_DEATH)(
-            CollectionWorker
-        )
-        import_paths = [os.path.abspath(path) for path in sys.path]
-        pool = [
-            actor.remote(config, max_steps, import_paths)
-            for _ in range(max(1, min(config.workers, room, len(blocks))))
-        ]
-        free = deque(pool * _BLOCKS_AT_WORKER)
-        unplayed = deque(range(len(blocks)))
-        running: dict[ObjectRef[Any], tuple[Any, int]] = {}
+        pool = _Pool(config, max_steps, max(1, min(config.workers, room, len(blocks))))
         try:
-            while unplayed or running:
-                undone = [position for _, position in running.values()] or unplayed
-                limit = min(undone) + _BLOCKS_AHEAD * len(pool)
-                while free and unplayed and unplayed[0] < limit:
-                    worker, position = free.popleft(), unplayed.popleft()
-                    running[worker.play.remote(blocks[position])] = worker, position
-                done, _ = ray.wait(list(running), num_returns=1)
-                free.append(running.pop(done[0])[0])
-                yield _fetch(done[0])
+            yield from pool.play(blocks)
         finally:
-            for worker in pool:
-                ray.kill(worker)
+            pool.close()
 
 
-def _fetch(block: ObjectRef[Any]) -> Played:
-    from ray.exceptions import RayActorError
+@dataclass
+class _Worker:
+    """A worker's process, and its tasks with what they will give; it plays the first of them."""
 
-    try:
-        table, successes = fetch(block)
-    except RayActorError as error:
-        raise Unavailable(
-            f"expected workers that stay alive, got one that died {_TRIES_AFTER_DEATH + 1} times "
-            f"over the same episodes: {reason_of_death(error)}"
-        ) from error
-    # A copy: what Ray gives lies in its shared memory, which is small.
-    return Played(table.select(np.arange(len(table))), successes)
+    actor: Any
+    key: str
+    lookout: Lookout
+    tasks: deque[tuple[ObjectRef[Any], Task]] = field(default_factory=deque)
+
+
+class _Pool:
+    def __init__(self, config: CollectConfig, max_steps: int, size: int):
+        self._config, self._max_steps = config, max_steps
+        self._name, self._made = secrets.token_hex(8), 0
+        self._import_paths = [os.path.abspath(path) for path in sys.path]
+        self._workers = [self._make() for _ in range(size)]
+
+    def play(self, blocks: Sequence[range]) -> Iterator[Played]:
+        unplayed = deque(
+            Task(Block(position, block), block) for position, block in enumerate(blocks)
+        )
+        while unplayed or any(worker.tasks for worker in self._workers):
+            self._hand_out(unplayed)
+            for task, outcome in self._wait():
+                if outcome is None:
+                    unplayed.appendleft(task)
+                elif isinstance(outcome, Loss):
+                    unplayed.extendleft(reversed(task.after(outcome, self._config)))
+                else:
+                    task.block.parts.append(outcome)
+                    if whole := task.block.whole():
+                        yield whole
+
+    def close(self) -> None:
+        for worker in self._workers:
+            self._end(worker)
+
+    def _make(self) -> _Worker:
+        import ray
+
+        actor: Any = ray.remote(num_cpus=1)(CollectionWorker)
+        key = f"{self._name}.{self._made}"
+        self._made += 1
+        handle = actor.remote(self._config, self._max_steps, self._import_paths, key)
+        return _Worker(handle, key, Lookout(self._config, key))
+
+    def _end(self, worker: _Worker) -> None:
+        import ray
+
+        ray.kill(worker.actor)
+        forget(worker.key)
+
+    def _hand_out(self, unplayed: deque[Task]) -> None:
+        positions = [task.block.position for one in self._workers for _, task in one.tasks]
+        oldest = min([*positions, *(task.block.position for task in list(unplayed)[:1])])
+        limit = oldest + _BLOCKS_AHEAD * len(self._workers)
+        while unplayed and unplayed[0].block.position < limit:
+            worker = min(self._workers, key=lambda worker: len(worker.tasks))
+            if len(worker.tasks) == _TASKS_AT_WORKER:
+                return
+            task = unplayed.popleft()
+            if not worker.tasks:
+                worker.lookout.begin()
+            given = worker.actor.play.remote(task.indices, task.condemned, task.carefully)
+            worker.tasks.append((given, task))
+
+    def _wait(self) -> Iterator[tuple[Task, Played | Loss | None]]:
+        """Give each task that has come to an end; None where it was not begun."""
+        import ray
+        from ray.exceptions import RayActorError
+
+        first = {worker.tasks[0][0]: worker for worker in self._workers if worker.tasks}
+        pause = self._workers[0].lookout.period
+        done, _ = ray.wait(list(first), num_returns=1, timeout=pause)
+        for block in done:
+            worker = first[block]
+            try:
+                table, *rest = fetch(block)
+                # A copy: what Ray gives lies in its shared memory, which is small.
+                played = Played(table.select(np.arange(len(table))), *rest)
+            except RayActorError as error:
+                sighting = last_sighting(worker.key)
+                loss = Loss(_DEATH, sighting.place if sighting else None)
+                _log.debug("a worker was lost: %s", reason_of_death(error))
+                yield from self._replace(worker, loss)
+            else:
+                task = worker.tasks.popleft()[1]
+                worker.lookout.begin()
+                yield task, played
+        for worker in list(self._workers):
+            if worker.tasks and (found := worker.lookout.look(worker.tasks[0][1])):
+                yield from self._replace(worker, found)
+
+    def _replace(self, worker: _Worker, loss: Loss) -> Iterator[tuple[Task, Loss | None]]:
+        with suppress(Exception):
+            self._end(worker)
+        self._workers[self._workers.index(worker)] = self._make()
+        (_, task), *others = worker.tasks
+        # The first was being played, and alone is to blame.
+        yield from ((other, None) for _, other in reversed(others))
+        yield task, loss

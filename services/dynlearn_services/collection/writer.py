@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dynlearn.data.episodes import EpisodeTable
+from dynlearn.data.faults import EpisodeFault, Faults
 from dynlearn.data.writer import EpisodeWriter
 from dynlearn_services.collection.measures import Measures
 from dynlearn_services.collection.recorder import Played
@@ -29,6 +30,7 @@ class CollectProgress:
         contact_share: of the transitions played now, if the environment's task knows contact.
         success_share: of the episodes played now, those whose last transition ends in success, if
             the environment's task, or else the environment, knows success.
+        faults: of episodes that were cut or skipped now.
     """
 
     episodes: int
@@ -37,31 +39,48 @@ class CollectProgress:
     steps_per_s: float
     contact_share: float | None
     success_share: float | None
+    faults: int = 0
+
+
+_Episodes = tuple[EpisodeTable, tuple[EpisodeFault, ...]]
+"""With the faults that befell them."""
 
 
 class _Shard:
     """The episodes that there are of a shard that is not whole yet."""
 
-    def __init__(self, indices: range, kept: list[EpisodeTable]):
+    def __init__(self, indices: range, kept: Iterable[_Episodes]):
         self.indices = indices
-        self.tables: list[EpisodeTable] = []
+        self.parts: list[_Episodes] = []
         self.present: set[int] = set()
-        for table in kept:
+        for table, faults in kept:
             episodes = set(table.indices.tolist())
             if episodes <= set(indices) and self.present.isdisjoint(episodes):
-                self.add(table)
-        self.saved = len(self.tables)
+                self.add(table, faults)
+        self.saved = len(self.parts)
 
-    def add(self, table: EpisodeTable) -> None:
-        self.tables.append(table)
+    def add(self, table: EpisodeTable, faults: tuple[EpisodeFault, ...]) -> None:
+        self.parts.append((table, faults))
         self.present.update(table.indices.tolist())
 
-    def whole(self) -> EpisodeTable | None:
+    def whole(self) -> _Episodes | None:
         """Return all its episodes in order, once they are there."""
         if len(self.present) < len(self.indices):
             return None
-        table = EpisodeTable.concatenate(self.tables)
-        return table.select(np.argsort(table.indices))
+        table, faults = _join(self.parts)
+        return table.select(np.argsort(table.indices)), Faults.of(faults).each
+
+    def unsaved(self) -> _Episodes | None:
+        """Return what has come since this was asked last."""
+        new, self.saved = self.parts[self.saved :], len(self.parts)
+        return _join(new) if new else None
+
+
+def _join(parts: list[_Episodes]) -> _Episodes:
+    return (
+        EpisodeTable.concatenate([table for table, _ in parts]),
+        tuple(fault for _, faults in parts for fault in faults),
+    )
 
 
 class ShardWriter:
@@ -78,7 +97,7 @@ class ShardWriter:
         self._episodes = dataset.header.planned - sum(
             len(shard.indices) - len(shard.present) for shard in self._shards.values()
         )
-        self._steps = self._first_steps = 0
+        self._steps = self._first_steps = self._faults = 0
         self._began = self._last_save = time.monotonic()
 
     def missing_blocks(self, size: int) -> list[range]:
@@ -96,22 +115,22 @@ class ShardWriter:
         table = played.table
         number = int(table.indices[0]) // self._dataset.header.episodes_per_shard
         shard = self._shards[number]
-        shard.add(table)
+        shard.add(table, played.faults)
         whole = shard.whole()
         if whole is not None:
-            self._dataset.append(whole)
+            self._dataset.append(*whole)
             del self._shards[number]
         if time.monotonic() - self._last_save > _SECONDS_UNSAVED:
             self.save()
         self._measures.add(played)
+        self._faults += len(played.faults)
         self._report(len(table), table.steps)
 
     def save(self) -> None:
         """Keep aside what is not whole yet."""
         for shard in self._shards.values():
-            if len(shard.tables) > shard.saved:
-                self._dataset.put_aside(EpisodeTable.concatenate(shard.tables[shard.saved :]))
-                shard.saved = len(shard.tables)
+            if unsaved := shard.unsaved():
+                self._dataset.put_aside(*unsaved)
         self._last_save = time.monotonic()
 
     def _report(self, episodes: int, steps: int) -> None:
@@ -134,5 +153,6 @@ class ShardWriter:
                 rate,
                 self._measures.contact_share,
                 self._measures.success_share,
+                self._faults,
             )
         )

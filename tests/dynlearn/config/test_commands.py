@@ -89,6 +89,24 @@ def test_a_datasets_content_depends_neither_on_workers_nor_on_resumption() -> No
     assert one.content() != CollectConfig(dataset="d", seed=1).content()
 
 
+def test_a_plain_datasets_content_is_described_as_before_there_were_faults() -> None:
+    plain = CollectConfig(dataset="d").content()
+    assert not {"on_error", "seed_range", "env_kwargs", "step_timeout"} & plain.keys()
+    more = CollectConfig(dataset="d", on_error="cut", seed_range="0:99", step_timeout=3).content()
+    assert more == plain | {"on_error": "cut", "seed_range": [0, 99]}
+
+
+@pytest.mark.parametrize("given", ["0:99", [0, 99], (0, 99)])
+def test_a_range_of_seeds(given: object) -> None:
+    assert parse_config(CollectConfig, {"dataset": "d", "seed_range": given}).seed_range == (0, 99)
+
+
+@pytest.mark.parametrize("given", ["99", "9:0", "a:b", "-1:3", 90, "1:2:3", [1], f"0:{2**63}"])
+def test_what_is_no_range_of_seeds(given: object) -> None:
+    with pytest.raises(InvalidInput, match="--seed-range: expected"):
+        parse_config(CollectConfig, {"dataset": "d", "seed_range": given})
+
+
 def test_light_modules_import_nothing_heavy() -> None:
     program = (
         "import sys, dynlearn.config, dynlearn.errors, dynlearn.task, dynlearn_services.home\n"

@@ -13,6 +13,7 @@ from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from dynlearn.data.episodes import Episode, EpisodeTable
+from dynlearn.data.faults import MOST_FAULTS, EpisodeFault
 from dynlearn.data.header import DatasetHeader, list_datasets, read_header
 from dynlearn.data.store import EpisodeStore
 from dynlearn.data.transitions import before_each_step
@@ -187,13 +188,59 @@ def test_resuming_keeps_parts_and_cleans_what_a_crash_left(tmp_path: Path) -> No
     store.close()
     store = EpisodeWriter.create(uri, header(), resume=True)
     assert store.missing_shards() == [0, 1, 2]
-    assert [table.digests() for table in store.aside(1)] == [[DIGESTS[3]]]
+    assert [table.digests() for table, _ in store.aside(1)] == [[DIGESTS[3]]]
     assert sorted(path.name for path in shards.iterdir()) == [".00001.3.part", "00000.arrow"]
     for first in (0, 2, 4):
         store.append(EPISODES[first : first + 2])
     assert not list(shards.glob(".*"))
     store.finish()
     assert content(tmp_path / "data") == content(tmp_path / "undisturbed")
+
+
+def fault(episode: int, treatment: Any = "cut") -> EpisodeFault:
+    next_seed = 8 if treatment == "skipped" else None
+    return EpisodeFault(
+        episode=episode, seed=7, step=2, what="é", treatment=treatment, replaced_by=next_seed
+    )
+
+
+def test_faults_lie_beside_their_episodes_and_in_the_header(tmp_path: Path) -> None:
+    plain = write(str(tmp_path / "plain"))
+    assert plain.faults is None
+    assert "faults" not in (tmp_path / "plain" / "dataset.json").read_text()
+    store = EpisodeWriter.create(tmp_path / "data", header())
+    store.append(EPISODES[:2], [fault(0, "skipped"), fault(0)])
+    store.put_aside(EpisodeTable.of(EPISODES[3:4]), [fault(3)])
+    store.close()
+    store = EpisodeWriter.create(tmp_path / "data", header(), resume=True)
+    ((table, faults),) = store.aside(1)
+    assert (table.digests(), faults) == ([DIGESTS[3]], (fault(3),))
+    store.append(EPISODES[4:])
+    store.append(EPISODES[2:4], faults)
+    found = store.finish().faults
+    assert found is not None
+    assert (found.cut, found.skipped, str(found)) == (2, 1, "2 cut, 1 skipped")
+    assert found.each == (fault(0, "skipped"), fault(0), fault(3))
+    finished = EpisodeStore.open(tmp_path / "data")
+    finished.verify()
+    assert finished.header.faults == found
+    assert finished.header.checksum == plain.checksum
+
+
+def test_no_more_faults_than_a_header_can_tell(tmp_path: Path) -> None:
+    store = EpisodeWriter.create(tmp_path / "data", header())
+    store.append(EPISODES[:2], [fault(0)] * 2)
+    with pytest.raises(CorruptData, match=r"at most 100000 faults.* last at step 2 of episode 2: "):
+        store.append(EPISODES[2:4], [fault(2)] * (MOST_FAULTS - 1))
+
+
+def test_what_was_to_stop_at_a_fault_may_go_on_in_another_way(tmp_path: Path) -> None:
+    skipping = header(config={"seed": 0, "noise": 0.5, "on_error": "skip"})
+    EpisodeWriter.create(tmp_path / "data", header()).close()
+    EpisodeWriter.create(tmp_path / "data", skipping, resume=True).close()
+    assert read_header(tmp_path / "data") == skipping
+    with pytest.raises(InvalidInput, match=r"others: on_error \(skip, now None\)"):
+        EpisodeWriter.create(tmp_path / "data", header(), resume=True)
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -210,7 +257,7 @@ def test_what_is_kept_aside_twice_is_in_nobodys_way(tmp_path: Path, damaged: boo
     assert len(store.aside(1)) == (not damaged)
     for _ in range(2):
         store.put_aside(EpisodeTable.of(EPISODES[2:3]))
-    assert [table.digests() for table in store.aside(1)] == [[DIGESTS[2]]]
+    assert [table.digests() for table, _ in store.aside(1)] == [[DIGESTS[2]]]
     store.append(EPISODES[2:4])
     assert not part.exists()
     # Nor is what somebody else has removed.

@@ -14,10 +14,11 @@ from dynlearn.data.episodes import EpisodeTable
 from dynlearn.data.header import read_header
 from dynlearn.data.store import EpisodeStore
 from dynlearn.errors import CorruptData, InvalidInput, NotFound
+from dynlearn_envs.seeds import episode_seeds
 from dynlearn_services.collection.measures import Measures
 from dynlearn_services.collection.recorder import Played
 from dynlearn_services.collection.run import block_size, collect, plan_dataset
-from dynlearn_services.collection.worker import CollectionWorker, episode_seeds
+from dynlearn_services.collection.worker import CollectionWorker
 from dynlearn_services.collection.writer import CollectProgress
 
 HERE = Path(__file__).parent
@@ -274,7 +275,7 @@ def test_progress_counts_contact_and_success(
     ("env", "message"),
     [
         ("CountingToNan-v0", "episode .* got rewards that are not finite at step 2"),
-        ("CountingTooNarrow-v0", r"observations of shape \(2,\) .*, got \(1,\) after 0 steps"),
+        ("CountingTooNarrow-v0", r"observations of shape \(2,\) .*, got \(1,\) at step 0 "),
     ],
 )
 def test_what_is_not_data_is_refused_and_leaves_nothing(
