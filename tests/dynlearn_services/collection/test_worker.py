@@ -1,6 +1,8 @@
 """An episode that misbehaves: named in one line, cut or skipped, whichever block it is in."""
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,3 +187,26 @@ def test_seeds_within_a_range_are_those_of_the_episodes() -> None:
     seeds = own.play(range(40)).table.seeds
     assert len(set(seeds.tolist())) > 20
     assert seeds.tolist() == [episode_seeds(SEED, index, 0, (0, 99))[0] for index in range(40)]
+
+
+_OTHER = """
+import gymnasium
+from benchmarks.misbehaving import Misbehaving
+gymnasium.register("Other-v0", lambda: Misbehaving({kind!r}), max_episode_steps=2)
+"""
+
+
+def test_workers_import_what_the_driver_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A worker finds a package of the same name in the current folder, where Ray looks first.
+    places = {name: str(tmp_path / name) for name in ("of the driver", "current")}
+    for name, place in places.items():
+        Path(place).mkdir()
+        Path(place, "other_environments.py").write_text(_OTHER.format(kind=name))
+    monkeypatch.setattr(sys, "path", [places["current"], *sys.path])
+    config = CollectConfig(dataset="d", env="other_environments:Other-v0", policy="random")
+    CollectionWorker(config, 2, [places["of the driver"], *sys.path]).play([0])
+    assert sys.modules["other_environments"].__file__ == (
+        f"{places['of the driver']}/other_environments.py"
+    )
