@@ -1,5 +1,6 @@
 """What runs: the collector, the trainer, the model server, the planner and the command line."""
 
+import gc
 import os
 import sys
 
@@ -16,4 +17,7 @@ def main() -> None:
             f"error: expected the package {error.name}, got none; "
             "install it with `pip install 'dynlearn[all]'`"
         )
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # Else Python looks for garbage among all that torch is made of while it ends, for a second.
+    gc.freeze()
+    sys.exit(code)
