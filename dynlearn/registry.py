@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dynlearn.errors import Busy, CorruptData, InvalidInput, NotFound, nearest
 from dynlearn.storage.checksums import write_checksums
-from dynlearn.storage.files import check_name, write_bytes
+from dynlearn.storage.files import check_name, read_bytes, write_bytes
 from dynlearn.storage.locks import LOCK_FILE, one_writer
 
 CHAMPION = "champion"
@@ -212,7 +212,6 @@ class Registry:
 
 def _read_version(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_VERSION_BYTES).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError):
+        return read_bytes(path, _MAX_VERSION_BYTES).decode("ascii").strip()
+    except (OSError, CorruptData, UnicodeDecodeError):
         return ""

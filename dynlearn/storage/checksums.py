@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import RootModel
 
 from dynlearn.errors import CorruptData
-from dynlearn.storage.files import read_json, write_json
+from dynlearn.storage.files import open_plain, read_json, write_json
 
 CHECKSUMS_FILE = "checksums.json"
 
@@ -49,5 +49,5 @@ def verify_checksums(folder: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

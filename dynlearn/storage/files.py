@@ -3,10 +3,13 @@
 Every file is written aside and renamed, so that a reader sees the old one or the new one.
 """
 
+import errno
 import glob
+import io
 import json
 import os
 import re
+import stat
 import tempfile
 import time
 from contextlib import suppress
@@ -66,6 +69,42 @@ def write_bytes(path: Path, content: Buffer, mode: int = 0o644) -> None:
     _flush(path.parent)
 
 
+def open_plain(path: Path) -> io.BufferedReader:
+    """Open a plain file to read; what is none might never end, and is not opened.
+
+    Raises:
+        OSError: it cannot be opened.
+        CorruptData: it is no plain file.
+    """
+    # Opening a pipe waits for its other end, unless asked not to.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise CorruptData(f"expected a plain file, got {path}, which is none")
+    return io.BufferedReader(io.FileIO(descriptor))
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """Return what a plain file holds.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read.
+        CorruptData: it is no plain file, or larger.
+    """
+    with open_plain(path) as file:
+        content = file.read(-1 if most is None else most + 1)
+    if most is not None and len(content) > most:
+        raise CorruptData(f"expected at most {most} bytes, got more in {path}")
+    return content
+
+
 def write_json(path: Path, content: object) -> None:
     """Write a pydantic model in its own JSON form, or anything else with infinities refused."""
     if isinstance(content, BaseModel):
@@ -80,12 +119,11 @@ def read_json(path: Path, kind: type[Model]) -> Model:
 
     Raises:
         NotFound: there is no such file.
-        CorruptData: it is too large, or not what ``kind`` describes.
+        CorruptData: it is too large, no plain file, or not what ``kind`` describes.
+        OSError: it cannot be read for another reason.
     """
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise CorruptData(f"expected at most {_MAX_JSON_BYTES} bytes, got more in {path}")
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(read_bytes(path, _MAX_JSON_BYTES))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"expected a file {path}, got none") from error
     except ValidationError as error:

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dynlearn.errors import CorruptData, NotFound
-from dynlearn.storage.files import write_bytes
+from dynlearn.storage.files import read_bytes, write_bytes
 
 _STATE_KEY = "state"
 
@@ -31,7 +31,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         CorruptData: it is truncated or is no safetensors file.
     """
     try:
-        return load(path.read_bytes())
+        return load(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"expected a file {path}, got none") from error
     except SafetensorError as error:

@@ -20,7 +20,8 @@ class Home:
         """Take ``root``, else the environment variable DYNLEARN_HOME, else ``./dynlearn-home``.
 
         Raises:
-            InvalidInput: its name is not UTF-8, which datasets are not opened without.
+            InvalidInput: its name is not UTF-8, which datasets are not opened without, or it is
+                no folder.
         """
         self.root = Path(root or os.environ.get("DYNLEARN_HOME") or "dynlearn-home").absolute()
         try:
@@ -30,6 +31,11 @@ class Home:
                 f"expected a home folder whose name is UTF-8, got {os.fsencode(self.root)!r}; "
                 "name another with --home or DYNLEARN_HOME"
             ) from error
+        if self.root.exists() and not self.root.is_dir():
+            raise InvalidInput(
+                f"expected a home folder, got {self.root}, which is none; name another with "
+                "--home or DYNLEARN_HOME"
+            )
 
     @property
     def models(self) -> Path:

@@ -57,6 +57,11 @@ def test_a_root_that_cannot_be_a_folder_is_refused(tmp_path: Path, place: str) -
         Home(tmp_path / place).require_writable()
 
 
+def test_a_root_that_is_no_folder_is_refused_even_to_read() -> None:
+    with pytest.raises(InvalidInput, match="expected a home folder, got /dev/null, which is none"):
+        Home("/dev/null")
+
+
 def test_a_root_without_write_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     home = Home(tmp_path / "home")

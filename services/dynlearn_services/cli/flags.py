@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
 from dynlearn.config.parsing import flag_of, flat_fields, parse_config
-from dynlearn.errors import InvalidInput
+from dynlearn.errors import CorruptData, InvalidInput
+from dynlearn.storage.files import read_bytes
 
 _MAX_YAML_BYTES = 2**20
 _LONGEST_METAVAR = 40
@@ -33,9 +34,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        if path.stat().st_size > _MAX_YAML_BYTES:
-            raise InvalidInput(f"--config: expected at most {_MAX_YAML_BYTES} bytes in {path}")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_bytes(path, _MAX_YAML_BYTES).decode())
+    except CorruptData as error:
+        raise InvalidInput(f"--config: {error}") from error
     except OSError as error:
         raise InvalidInput(f"--config: expected a file, got {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -6,6 +6,8 @@ from dynlearn.errors import CorruptData
 from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
 from dynlearn_services.home import Home
 
+_MAX_CARD_BYTES = 2**20
+
 models = typer.Typer(
     help="Look after published models.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -35,10 +37,11 @@ def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def show_model(model: str, home: HomeOption = None) -> None:
     """Print a model's card; MODEL is NAME, NAME/VERSION or NAME@ALIAS."""
     from dynlearn.registry import Registry
+    from dynlearn.storage.files import read_bytes
 
     card = Registry(Home(home).models).resolve(model).folder / "README.md"
     try:
-        text = card.read_text(encoding="utf-8")
+        text = read_bytes(card, _MAX_CARD_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptData(f"expected a model card {card}, got none that can be read") from error
     print(text)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dynlearn.errors import CorruptData, NotFound
-from dynlearn.storage.files import read_json, write_bytes, write_json
+from dynlearn.storage.files import read_bytes, read_json, write_bytes, write_json
 
 
 class Point(BaseModel):
@@ -55,6 +55,26 @@ def test_json_beyond_any_use_is_not_read(tmp_path: Path) -> None:
     os.truncate(tmp_path / "p", 2**30)
     with pytest.raises(CorruptData, match="expected at most 67108864 bytes"):
         read_json(tmp_path / "p", Point)
+
+
+def test_what_might_never_end_is_not_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (Path("/dev/zero"), pipe):
+        with pytest.raises(CorruptData, match=f"expected a plain file, got {path}, which is none"):
+            read_bytes(path)
+        with pytest.raises(CorruptData, match="expected a plain file"):
+            read_json(path, Point)
+    with pytest.raises(IsADirectoryError):
+        read_bytes(tmp_path)
+
+
+def test_no_more_is_read_than_may_be(tmp_path: Path) -> None:
+    path = tmp_path / "three"
+    path.write_bytes(b"abc")
+    assert read_bytes(path) == read_bytes(path, 3) == b"abc"
+    with pytest.raises(CorruptData, match=r"expected at most 2 bytes, got more in .*three"):
+        read_bytes(path, 2)
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:

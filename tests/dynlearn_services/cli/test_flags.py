@@ -111,6 +111,8 @@ def test_files_that_are_no_mapping_are_refused(tmp_path: Path, content: str) -> 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="No such file"):
         read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(InvalidInput, match="--config: expected a plain file, got /dev/zero"):
+        read_yaml(Path("/dev/zero"))
 
 
 def test_options_that_do_not_go_together_are_named_once() -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from dynlearn.errors import CorruptData
 from dynlearn.storage.checksums import CHECKSUMS_FILE
+from dynlearn.storage.files import read_bytes
 
 # Name, size, time and inode of each file: what changes if a file does.
 Stamp = tuple[tuple[str, int, int, int], ...]
@@ -62,8 +64,8 @@ def _identity(folder: Path) -> tuple[Stamp, bytes]:
     if stamp is None:
         return stamp_of(folder), b""
     try:
-        return (stamp,), hashlib.sha256(file.read_bytes()).digest()
-    except FileNotFoundError:
+        return (stamp,), hashlib.sha256(read_bytes(file)).digest()
+    except (FileNotFoundError, CorruptData):
         return (), b""
 
 
