@@ -6,7 +6,7 @@ Sources: the protocol's ``inference_rest.md`` (kserve/open-inference-protocol) a
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Datatype = Literal["FP32", "FP64", "INT32", "INT64"]
 # More would be more numbers than any memory holds.
@@ -20,9 +20,19 @@ class Document(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
+def _refuse(value: Any) -> None:
+    if value:
+        raise ValueError(f"expected it left out, for there is no such thing here, got {value!r}")
+
+
+NotOffered = Annotated[None, BeforeValidator(_refuse), Field(exclude=True)]
+"""What would change the answer, so that to pass it over would be to answer something else."""
+
+
 class TensorParameters(Document):
     """What is said of a tensor beside its shape."""
 
+    shared_memory_region: NotOffered = None
     binary_data_size: int | None = Field(
         None, ge=0, description="bytes of this tensor after the JSON, in place of data"
     )
@@ -41,6 +51,9 @@ class TensorDocument(Document):
 class OutputParameters(Document):
     """How one output is to travel."""
 
+    classification: NotOffered = None
+    class_count: NotOffered = None
+    shared_memory_region: NotOffered = None
     binary_data: bool | None = None
 
 

@@ -199,6 +199,18 @@ BAD_JSON = {
     ),
     "parameters a list": (body_of(tensor(parameters=[])), "parameters"),
     "output without a name": (body_of(tensor(), outputs=[{}]), r"outputs\.0\.name"),
+    "classes": (
+        body_of(tensor(), outputs=[{"name": "a", "parameters": {"classification": 3}}]),
+        r"outputs\.0\.parameters\.classification: expected it left out, .*, got 3",
+    ),
+    "classes, as Triton's extension counts them": (
+        body_of(tensor(), outputs=[{"name": "a", "parameters": {"class_count": 3}}]),
+        r"outputs\.0\.parameters\.class_count",
+    ),
+    "shared memory": (
+        body_of(tensor(), outputs=[{"name": "a", "parameters": {"shared_memory_region": "x"}}]),
+        r"outputs\.0\.parameters\.shared_memory_region",
+    ),
     "output twice": (body_of(tensor(), outputs=[{"name": "a"}] * 2), "outputs: expected distinct"),
     "outputs too many": (body_of(tensor(), outputs=[{"name": "a"}] * 1000), "objects"),
     "binary_data a word": (

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dynlearn.errors import DynlearnError, Unavailable
 from dynlearn_services.server.http.errors import answer_error
+from dynlearn_services.server.http.headers import require_single
 from dynlearn_services.server.http.limits import send_in_time
 from dynlearn_services.server.http.log import REQUEST_ID, Line, RequestLog
 from dynlearn_services.server.http.protocol import ABORT
@@ -104,6 +105,7 @@ class Entry:
 
     def _admit(self, request: Request, line: Line) -> tuple[Route, Mapping[str, str]]:
         """Return the route that a request is for, if its caller may ask for it."""
+        require_single(request.scope["headers"])
         match = self._matcher.find(self._root.within(split_path(request.scope)))
         if match is None:
             # What there is not is nobody's business, and a mistake here opens nothing.

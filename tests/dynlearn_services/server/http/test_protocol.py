@@ -250,3 +250,14 @@ def test_a_reader_who_does_not_read_loses_the_connection(connect: Connect) -> No
     while connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED:
         assert time.monotonic() < ends
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "name", ["Inference-Header-Content-Length", "Authorization", "Content-Type", "Host"]
+)
+def test_a_header_that_is_said_twice_is_refused(connect: Connect, name: str) -> None:
+    connection = connect()
+    connection.sendall(infer(f"{name}: 10", f"{name}: 11"))
+    status, content = answer(connection)
+    assert status == 400
+    assert json.loads(content)["error"].startswith(f"headers: expected {name.lower()} once, got")
