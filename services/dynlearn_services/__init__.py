@@ -12,6 +12,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from dynlearn_services.cli.app import run
+        from dynlearn_services.cli.standard_output import close_standard_output
     except ModuleNotFoundError as error:
         sys.exit(
             f"error: expected the package {error.name}, got none; "
@@ -20,4 +21,5 @@ def main() -> None:
     code = run(sys.argv[1:])
     # Else Python looks for garbage among all that torch is made of while it ends, for a second.
     gc.freeze()
+    close_standard_output()
     sys.exit(code)

@@ -61,7 +61,8 @@ def run(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except DynlearnError as error:
         return _fail(str(error), error.exit_code)
     except _UsageError as error:

@@ -4,6 +4,7 @@ from dynlearn.config import CollectConfig
 from dynlearn.storage.uri import without_secrets
 from dynlearn_services.cli.flags import with_config
 from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
+from dynlearn_services.cli.standard_output import clean_standard_output
 from dynlearn_services.home import Home
 from dynlearn_services.progress import ProgressBar, collection_figures
 
@@ -15,7 +16,8 @@ def collect(config: CollectConfig, home: HomeOption = None, as_json: JsonOption 
 
     place = Home(home)
     place.require_writable()
-    with ProgressBar("collect", config.episodes, "episodes") as bar:
+    bar = ProgressBar("collect", config.episodes, "episodes")
+    with clean_standard_output(), bar:
         header = collect(
             config,
             place.dataset(config.dataset),

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
+from dynlearn_services.cli.standard_output import clean_standard_output
 from dynlearn_services.home import Home
 
 
@@ -19,5 +20,6 @@ def demo(
     """Collect, train, serve and plan, from nothing to a solved environment."""
     from dynlearn_services.demo import run_demo
 
-    content, text = run_demo(env, Home(home), seed)
+    with clean_standard_output():
+        content, text = run_demo(env, Home(home), seed)
     print_result(as_json, content, text)

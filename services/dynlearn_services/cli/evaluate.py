@@ -3,6 +3,7 @@
 from dynlearn.config import EvaluateConfig
 from dynlearn_services.cli.flags import with_config
 from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
+from dynlearn_services.cli.standard_output import clean_standard_output
 from dynlearn_services.home import Home
 
 
@@ -11,7 +12,8 @@ def evaluate(config: EvaluateConfig, home: HomeOption = None, as_json: JsonOptio
     """Measure a model on held-out episodes; write figures and a model card."""
     from dynlearn_services.evaluation.run import run_evaluation
 
-    metrics, folder = run_evaluation(config, Home(home))
+    with clean_standard_output():
+        metrics, folder = run_evaluation(config, Home(home))
     lines = [f"NLL {metrics.nll:.3f}, RMSE {metrics.rmse:.4g} on {metrics.episodes} episodes"]
     lines += [f"  {name}: RMSE {value:.4g}" for name, value in metrics.rmse_per_column.items()]
     lines += [f"  inside the {name} interval: {s:.1%}" for name, s in metrics.coverage.items()]

@@ -7,6 +7,7 @@ import typer
 from dynlearn.config import PlanConfig
 from dynlearn_services.cli.flags import with_config
 from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
+from dynlearn_services.cli.standard_output import clean_standard_output
 from dynlearn_services.home import Home
 from dynlearn_services.progress import ProgressBar
 
@@ -27,7 +28,7 @@ def plan(
     folder = place.plan(config.model) if pictures else None
     if folder is not None:
         place.require_writable(folder)
-    with ProgressBar("plan", 0, "steps") as bar:
+    with clean_standard_output(), ProgressBar("plan", 0, "steps") as bar:
         played = run_plan(config, place, folder, lambda done, most: bar.show(done, {}, most))
     summary = {
         "model": config.model,

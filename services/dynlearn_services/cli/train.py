@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from dynlearn.config import TrainConfig
 from dynlearn_services.cli.flags import with_config
 from dynlearn_services.cli.options import HomeOption, JsonOption, print_result
+from dynlearn_services.cli.standard_output import clean_standard_output
 from dynlearn_services.home import Home
 from dynlearn_services.progress import ProgressBar, training_figures
 
@@ -29,7 +30,7 @@ def train(config: TrainConfig, home: HomeOption = None, as_json: JsonOption = Fa
     from dynlearn.training.hooks import Hooks
     from dynlearn_services.training.run import run_training
 
-    with ExitStack() as stack:
+    with clean_standard_output(), ExitStack() as stack:
         labels = {"reward": "reward"} if config.learn_reward else {}
         bars = {
             part: stack.enter_context(ProgressBar(label, config.max_updates, "updates"))
