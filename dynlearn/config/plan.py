@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from dynlearn.config.base import PRECISION, Config, EnvKwargs, Seed
+from dynlearn.config.base import PRECISION, Config, EnvKwargs, Seed, SeedRange
 from dynlearn.config.choices import Device, PredictionPrecision, Propagation
 
 
@@ -37,6 +37,11 @@ class PlanConfig(PlannerConfig):
         ge=1,
         le=1_000_000,
         description="longest episode; the environment's own limit if absent",
+    )
+    seed_range: SeedRange | None = Field(
+        None,
+        description="lowest and highest seed that the environment takes, LOW:HIGH; absent: as in "
+        "the model's data",
     )
     model: str = Field(description="model: NAME, NAME/VERSION or NAME@ALIAS")
     url: str | None = Field(None, description="address of a server to ask instead of loading")

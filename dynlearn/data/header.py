@@ -17,6 +17,8 @@ from dynlearn.storage.folder import Folder, open_folder
 HEADER_FILE = "dataset.json"
 ENV_KWARGS = "env_kwargs"
 """The option of `DatasetHeader.config` that says what the environment was made with."""
+SEED_RANGE = "seed_range"
+"""The option that says which seeds the environment takes; absent where it takes any."""
 ON_ERROR = "on_error"
 """The option that says what becomes of episodes that fail; absent where they stop a collection."""
 _MAX_HEADER_BYTES = 64 * 2**20
@@ -77,6 +79,14 @@ class DatasetHeader(BaseModel):
         """What the environment was made with, over what its registration says."""
         given = self.config.get(ENV_KWARGS)
         return given if isinstance(given, dict) else {}
+
+    @property
+    def seed_range(self) -> tuple[int, int] | None:
+        """The lowest and the highest seed that the environment takes; None where it takes any."""
+        match self.config.get(SEED_RANGE):
+            case [int(low), int(high)]:
+                return low, high
+        return None
 
     @property
     def shard_count(self) -> int:

@@ -66,6 +66,7 @@ class ModelParameters(Metadata):
         environment: the id of the environment whose data it was trained on; None where that is
             unknown.
         env_kwargs: what that environment was made with, over what its registration says.
+        seed_range: the lowest and the highest seed that it takes; None where it takes any.
         limits: of one request; None where the server is too old to say.
     """
 
@@ -84,6 +85,7 @@ class ModelParameters(Metadata):
     rewards: Mapping[str, tuple[str, ...]] = {}
     environment: str | None = None
     env_kwargs: Mapping[str, JsonValue] = {}
+    seed_range: tuple[int, int] | None = None
     limits: Limits | None = None
 
 

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, JsonValue
 
@@ -16,6 +17,22 @@ TRAINING_FILE = "training.json"
 ENVIRONMENT_KWARGS = "environment made with"
 """What of ``made`` says how the environment of the training data was made, where it was not as
 registered."""
+ENVIRONMENT_SEEDS = "seeds of the environment"
+"""What of ``made`` says which seeds it takes, where it does not take any."""
+
+
+class MadeWith(NamedTuple):
+    """Of what environment a model's data were.
+
+    Attributes:
+        environment: its id; None where that is unknown.
+        kwargs: what it was made with.
+        seed_range: the lowest and the highest seed that it takes; None where it takes any.
+    """
+
+    environment: str | None
+    kwargs: Mapping[str, JsonValue]
+    seed_range: tuple[int, int] | None = None
 
 
 class _Made(BaseModel):
@@ -65,8 +82,8 @@ def read_training(folder: Path) -> tuple[TrainConfig, dict[str, JsonValue]]:
     return training.config, training.made
 
 
-def read_environment(folder: Path) -> tuple[str | None, dict[str, JsonValue]]:
-    """Return the id of the environment that a published model's data are of, and its kwargs.
+def read_environment(folder: Path) -> MadeWith:
+    """Return of what environment the data of a published model are.
 
     Raises:
         CorruptData: the file is altered.
@@ -76,9 +93,14 @@ def read_environment(folder: Path) -> tuple[str | None, dict[str, JsonValue]]:
         made = read_json(folder / TRAINING_FILE, _Made).made
     except NotFound:
         # Published by hand, without a word of how it was made.
-        return None, {}
+        return MadeWith(None, {})
     environment, kwargs = made.get("environment"), made.get(ENVIRONMENT_KWARGS)
-    return (
+    seed_range = None
+    match made.get(ENVIRONMENT_SEEDS):
+        case [int(low), int(high)]:
+            seed_range = low, high
+    return MadeWith(
         environment if isinstance(environment, str) else None,
         kwargs if isinstance(kwargs, dict) else {},
+        seed_range,
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
-
-from pydantic import JsonValue
+from typing import Protocol
 
 from dynlearn.client import DynamicsClient
 from dynlearn.compute import pick_device
@@ -20,25 +18,13 @@ from dynlearn.registry import ModelVersion, Registry
 from dynlearn.rollout.dynamics import Dynamics, GroupedDynamics
 from dynlearn.spaces import ActionSpace, ObservationSpace, difference
 from dynlearn.task import LEARNED, Task, TransitionFunction
-from dynlearn.training.provenance import read_environment
+from dynlearn.training.provenance import MadeWith, read_environment
 from dynlearn_services.home import Home
 
 Spaces = tuple[ObservationSpace, ActionSpace]
 
 # For all candidates of an iteration at once.
 _SECONDS = 600.0
-
-
-class MadeWith(NamedTuple):
-    """Of what environment a model's data were.
-
-    Attributes:
-        environment: its id; None where that is unknown.
-        kwargs: what it was made with.
-    """
-
-    environment: str | None
-    kwargs: Mapping[str, JsonValue]
 
 
 class PlannedModel(Protocol):
@@ -97,7 +83,7 @@ class _LocalModel:
 
     @property
     def data(self) -> MadeWith:
-        return MadeWith(*read_environment(self.version.folder))
+        return read_environment(self.version.folder)
 
     def open(self, config: PlanConfig, task: Task, spaces: Spaces) -> tuple[Estimator, str]:
         device = pick_device(config.device)
@@ -124,7 +110,8 @@ class _ServedModel:
 
     @property
     def data(self) -> MadeWith:
-        return MadeWith(self.client.spec.environment, self.client.spec.env_kwargs)
+        spec = self.client.spec
+        return MadeWith(spec.environment, spec.env_kwargs, spec.seed_range)
 
     def open(self, config: PlanConfig, task: Task, spaces: Spaces) -> tuple[Estimator, str]:
         spec = self.client.spec

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
 from dynlearn_envs.environments import Environment, make_environment
+from dynlearn_envs.seeds import SeedRange, start_seeds
 from dynlearn_services.planning.real_episode import RealEpisode
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def play(
     seed: int,
     pictures: bool = False,
     on_step: Callable[[int, int], None] = lambda step, steps: None,
+    seed_range: SeedRange | None = None,
 ) -> Playthrough:
     """Play an episode of each environment, side by side, until all are over.
 
@@ -116,6 +118,7 @@ def play(
         seed: of the start states.
         pictures: whether to draw the first.
         on_step: called with the steps done and the most there can be.
+        seed_range: which seeds the environments take; any if None.
 
     Raises:
         InvalidInput: the episodes have no end.
@@ -129,7 +132,7 @@ def play(
             f"expected an environment whose episodes end, got {task.environment} without "
             "max_episode_steps; name the longest episode by --max-steps"
         )
-    seeds = np.random.SeedSequence(seed).generate_state(len(environments)).tolist()
+    seeds = start_seeds(seed, len(environments), seed_range)
     episodes = [
         RealEpisode(environment, task, own, pictures and index == 0)
         for index, (environment, own) in enumerate(zip(environments, seeds, strict=True))

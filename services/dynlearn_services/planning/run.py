@@ -18,9 +18,11 @@ from dynlearn.errors import InvalidInput
 from dynlearn.planning import CEM
 from dynlearn.spaces import ObservationSpace, require_bounded_reals
 from dynlearn.task import ENTRY_POINT_GROUP, LEARNED, Task, bare_task, installed_tasks
+from dynlearn.training.provenance import MadeWith
 from dynlearn_envs.environments import describe_spaces
+from dynlearn_envs.seeds import SeedRange
 from dynlearn_services.home import Home
-from dynlearn_services.planning.dynamics import MadeWith, find_model
+from dynlearn_services.planning.dynamics import find_model
 from dynlearn_services.planning.episodes import Playthrough, making, play
 
 _log = logging.getLogger(__name__)
@@ -63,7 +65,10 @@ def run_plan(
         estimator, version = model.open(config, task, spaces)
         planner = CEM(estimator, spaces[1], config, config.seed)
         others = stack.enter_context(make(config.episodes - 1))
-        played = play(task, [first, *others], planner.plan, config.seed, pictures, on_step)
+        seed_range = _seed_range(config, model.data)
+        played = play(
+            task, [first, *others], planner.plan, config.seed, pictures, on_step, seed_range
+        )
         if folder is not None and played.lengths[0]:
             from dynlearn_services.planning.pictures import draw_imagined, save_gif
 
@@ -97,6 +102,13 @@ def _kwargs(config: PlanConfig, data: MadeWith) -> Mapping[str, JsonValue]:
             config.env_kwargs,
         )
     return config.env_kwargs
+
+
+def _seed_range(config: PlanConfig, data: MadeWith) -> SeedRange | None:
+    """Return which seeds the environment takes: as was said, or else as in the data."""
+    if config.seed_range is None and data.environment == config.env:
+        return data.seed_range
+    return config.seed_range
 
 
 def _task(config: PlanConfig, space: ObservationSpace) -> Task:

@@ -16,7 +16,7 @@ from dynlearn.storage.uri import without_secrets
 from dynlearn.task import describe_columns
 from dynlearn.training.dataset import split_dataset
 from dynlearn.training.fit import TrainedModel
-from dynlearn.training.provenance import ENVIRONMENT_KWARGS, write_training
+from dynlearn.training.provenance import ENVIRONMENT_KWARGS, ENVIRONMENT_SEEDS, write_training
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ def publish(
     made: dict[str, JsonValue] = {
         "environment": header.environment,
         **({ENVIRONMENT_KWARGS: header.env_kwargs} if header.env_kwargs else {}),
+        **({ENVIRONMENT_SEEDS: list(header.seed_range)} if header.seed_range else {}),
         "dataset": without_secrets(config.dataset),
         "dataset checksum": header.checksum,
         "objective": make_objective(config).describe(),

@@ -7,7 +7,9 @@ from dynlearn.config import TrainConfig
 from dynlearn.config.objectives import NLLSettings, TrustableSettings
 from dynlearn.errors import CorruptData, NotFound
 from dynlearn.training.provenance import (
+    ENVIRONMENT_SEEDS,
     TRAINING_FILE,
+    MadeWith,
     read_environment,
     read_training,
     write_training,
@@ -96,7 +98,10 @@ def test_without_the_file_or_with_another_there_is_nothing_to_tell(tmp_path: Pat
 
 def test_the_environment_is_read_whatever_the_configuration(tmp_path: Path) -> None:
     """Of a model that another version of dynlearn has trained, or that is published by hand."""
-    assert read_environment(tmp_path) == (None, {})
+    assert read_environment(tmp_path) == MadeWith(None, {})
     content = {"config": {"target_columns": [], "unheard": 1}, "made": {"environment": "Walk-v0"}}
     (tmp_path / TRAINING_FILE).write_text(json.dumps(content))
-    assert read_environment(tmp_path) == ("Walk-v0", {})
+    assert read_environment(tmp_path) == MadeWith("Walk-v0", {})
+    content["made"] |= {ENVIRONMENT_SEEDS: [0, 99]}  # type: ignore[operator]
+    (tmp_path / TRAINING_FILE).write_text(json.dumps(content))
+    assert read_environment(tmp_path) == MadeWith("Walk-v0", {}, (0, 99))

@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -16,7 +16,7 @@ from dynlearn.models.reward import LearnedReward, reward_spec
 from dynlearn.models.spec import ModelSpec
 from dynlearn.registry import Registry
 from dynlearn.spaces import BoxSpace, ObservationSpace
-from dynlearn.training.provenance import ENVIRONMENT_KWARGS, write_training
+from dynlearn.training.provenance import ENVIRONMENT_KWARGS, ENVIRONMENT_SEEDS, write_training
 from dynlearn_envs.environments import Environment, describe_spaces
 from dynlearn_envs.registration import OBJECT_SLIDE
 from dynlearn_services.demo import play_random, play_truth
@@ -86,8 +86,11 @@ class Cart(gymnasium.Env[Any, Any]):
     def __init__(self, strength: float = 1.0):
         self._strength, self._place = strength, 0.0
 
+    seeds: ClassVar[list[int | None]] = []
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         self._place = 0.0
+        self.seeds.append(seed)
         return np.zeros(1, np.float32), {}
 
     def step(self, action: Any) -> Any:
@@ -115,7 +118,8 @@ def cart_home(tmp_path: Path) -> Iterator[Path]:
         model = DynamicsModel(spec)
         model.save(folder)
         LearnedReward(_regressor(), 1, 1).save(folder)
-        made = {"environment": "Cart-v0", ENVIRONMENT_KWARGS: {"strength": 2.0}}
+        made: dict[str, Any] = {"environment": "Cart-v0", ENVIRONMENT_KWARGS: {"strength": 2.0}}
+        made[ENVIRONMENT_SEEDS] = [3, 5]
         write_training(folder, TrainConfig(dataset="d", model="cart"), made, "test", [])
 
     def _regressor() -> EnsembleRegressor:
@@ -145,6 +149,15 @@ def test_the_environment_is_made_as_in_the_models_data(
     assert run_plan(other, Home(cart_home), None).returns.tolist() == [9, 9]
     (told,) = [message for message in caplog.messages if "warning" in message]
     assert "made with {'strength': 2.0}, got --env-kwargs {'strength': 3.0}" in told
+
+
+def test_start_states_are_of_seeds_that_the_environment_takes(cart_home: Path) -> None:
+    for changes, seeds in (({"episodes": 3}, {3, 4, 5}), ({"seed_range": (8, 9)}, {8, 9})):
+        Cart.seeds.clear()
+        run_plan(CART.model_copy(update=changes), Home(cart_home), None)
+        # Each of them, before one comes twice.
+        assert set(Cart.seeds) == seeds
+        assert len(Cart.seeds) == len(seeds)
 
 
 def test_an_environment_without_a_limit_is_told_the_option_that_there_is(cart_home: Path) -> None:

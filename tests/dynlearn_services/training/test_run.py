@@ -22,7 +22,7 @@ from dynlearn.storage.folder import open_folder
 from dynlearn.training.dataset import split_dataset
 from dynlearn.training.hooks import Hooks
 from dynlearn.training.progress import Progress
-from dynlearn.training.provenance import read_environment, read_training
+from dynlearn.training.provenance import MadeWith, read_environment, read_training
 from dynlearn_services.evaluation.run import run_evaluation
 from dynlearn_services.home import Home
 from dynlearn_services.training import publication
@@ -133,11 +133,11 @@ def test_what_the_environment_was_made_with_is_kept_and_compared(
 ) -> None:
     folder = Path(home.dataset("walk"))
     header = read_header(str(folder))
-    made = header.model_copy(update={"config": {"env_kwargs": {"g": 2.0}}})
+    made = header.model_copy(update={"config": {"env_kwargs": {"g": 2.0}, "seed_range": [0, 9]}})
     shutil.copytree(folder, home.dataset("moon"))
     save_header(open_folder(home.dataset("moon")), made)
     version, _ = run_training(CONFIG.model_copy(update={"dataset": "moon"}), home)
-    assert read_environment(version.folder) == ("elsewhere/Walk-v0", {"g": 2.0})
+    assert read_environment(version.folder) == MadeWith("elsewhere/Walk-v0", {"g": 2.0}, (0, 9))
     assert "| environment made with | {'g': 2.0} |" in (version.folder / "README.md").read_text()
     for dataset, warnings in (("moon", 0), ("walk", 1)):
         caplog.clear()

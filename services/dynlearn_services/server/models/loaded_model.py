@@ -38,6 +38,7 @@ class LoadedModel:
         reward: what it has learned of the reward, where it has.
         environment: whose data it was trained on, where that is known.
         env_kwargs: what that environment was made with.
+        seed_range: the lowest and the highest seed that it takes; None where it takes any.
         outputs: what it gives.
         size: of its weights, in bytes.
         last_used: a time of `time.monotonic`, kept by whoever looks after versions.
@@ -51,6 +52,7 @@ class LoadedModel:
         reward: LearnedReward | None = None,
         environment: str | None = None,
         env_kwargs: Mapping[str, JsonValue] | None = None,
+        seed_range: tuple[int, int] | None = None,
     ):
         self.name = name
         self.version = version
@@ -58,6 +60,7 @@ class LoadedModel:
         self.reward = reward
         self.environment = environment
         self.env_kwargs = env_kwargs or {}
+        self.seed_range = seed_range
         self.last_used = time.monotonic()
         self.size = model.regressor.nbytes
         self.outputs = Outputs(model, with_reward=reward is not None)
@@ -74,8 +77,15 @@ class LoadedModel:
             CorruptData: a file is gone, truncated or altered.
         """
         published = load_published(version.folder, device, precision)
-        environment = read_environment(version.folder)
-        return cls(version.name, version.version, *published, *environment)
+        data = read_environment(version.folder)
+        return cls(
+            version.name,
+            version.version,
+            *published,
+            data.environment,
+            data.kwargs,
+            data.seed_range,
+        )
 
     @property
     def context_size(self) -> int:

@@ -63,6 +63,7 @@ def describe(
             rewards={} if task is None else {task.environment: tuple(task.rewards)},
             environment=loaded.environment,
             env_kwargs=loaded.env_kwargs,
+            seed_range=loaded.seed_range,
             limits=limits,
         ),
     )
