@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -71,3 +72,32 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(place: 
         assert not left.exists()
         with ray_folder():
             assert first.exists()
+
+
+def test_what_could_not_be_removed_is_removed_by_the_next(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = shutil.rmtree
+
+    def remove_all_but_what_is_written_meanwhile(folder: Path, **options: bool) -> None:
+        remove(folder, **options)
+        (folder / "ray").mkdir(parents=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", remove_all_but_what_is_written_meanwhile)
+        with ray_folder() as left:
+            pass
+    assert [path.name for path in left.iterdir() if path.is_dir()] == ["ray"]
+    with ray_folder():
+        assert not left.exists()
+
+
+def test_a_folder_that_nobody_came_to_lock_is_removed(place: Path) -> None:
+    old, new = place / "dynlearn-ray-old", place / "dynlearn-ray-new"
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    with ray_folder():
+        assert not old.exists()
+    # Somebody may be about to lock it.
+    assert new.exists()
