@@ -52,7 +52,7 @@ demo: $(STAMP)
 	$(BIN)/dynlearn demo $(if $(DEMO_ENV),--env $(DEMO_ENV))
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

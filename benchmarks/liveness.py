@@ -1,8 +1,4 @@
-"""How long a server takes to say that it lives, asked all the while by a process of its own.
-
-``python -m benchmarks.liveness HOST PORT`` asks until its standard input ends, then writes every
-answer's milliseconds, a line each. What never came within the patience counts as that long.
-"""
+"""How long a server takes to say that it lives, asked all the while by a process of its own."""
 
 import socket
 import subprocess
@@ -18,12 +14,13 @@ from numpy.typing import NDArray
 _REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _PAUSE = 0.005
 _PATIENCE = 10.0
+_PROBE = "from benchmarks.liveness import probe; probe()"
 
 
 @contextmanager
 def probing(host: str, port: int) -> Iterator[list[NDArray[np.float64]]]:
     """Ask all the while, and give the milliseconds of each answer when the context has ended."""
-    command = [sys.executable, "-m", "benchmarks.liveness", host, str(port)]
+    command = [sys.executable, "-c", _PROBE, host, str(port)]
     found: list[NDArray[np.float64]] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -33,7 +30,11 @@ def probing(host: str, port: int) -> Iterator[list[NDArray[np.float64]]]:
             found.append(np.array(written.split(), np.float64))
 
 
-def main() -> None:
+def probe() -> None:
+    """Ask until the standard input ends, and write every answer's milliseconds, a line each.
+
+    What never came within the patience counts as that long.
+    """
     host, port = sys.argv[1:]
     over = threading.Event()
 
@@ -63,7 +64,3 @@ def main() -> None:
                 print(1e3 * _PATIENCE)
                 time.sleep(0.1)
         time.sleep(_PAUSE)
-
-
-if __name__ == "__main__":
-    main()
