@@ -2,10 +2,12 @@
 
 import os
 import ssl
+from pathlib import Path
 
 import httpx
 
-from dynlearn.errors import InvalidInput
+from dynlearn.errors import CorruptData, InvalidInput
+from dynlearn.storage.files import open_plain
 
 Verify = bool | str | os.PathLike[str] | ssl.SSLContext
 """A file or folder of authorities, a context, True for those usually trusted, False for anyone."""
@@ -57,11 +59,15 @@ def explain_tls(error: BaseException, url: str) -> str | None:
 def _authorities(name: str, path: str) -> ssl.SSLContext:
     is_folder = os.path.isdir(path)
     try:
+        if not is_folder:
+            # OpenSSL would wait for a pipe, and read a device without end.
+            open_plain(Path(path)).close()
         return ssl.create_default_context(
             cafile=None if is_folder else path, capath=path if is_folder else None
         )
-    except OSError as error:
+    except (OSError, CorruptData) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no plain file"
         raise InvalidInput(
             f"{name}: expected a file of certificates in PEM form, or a folder of them, got {path} "
-            f"({error.strerror or error})"
+            f"({reason or error})"
         ) from error

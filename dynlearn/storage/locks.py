@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dynlearn.errors import Busy, CorruptData, InvalidInput, NotFound
+from dynlearn.storage.files import read_bytes
 
 if TYPE_CHECKING:
     from dynlearn.storage.folder import Folder
@@ -227,9 +228,8 @@ class _Lease:
 
 def _read(file: Path) -> _Holder | None:
     try:
-        with file.open("rb") as opened:
-            return _Holder.model_validate_json(opened.read(_MAX_BYTES))
-    except (OSError, ValidationError):
+        return _Holder.model_validate_json(read_bytes(file, _MAX_BYTES))
+    except (OSError, CorruptData, ValidationError):
         return None
 
 

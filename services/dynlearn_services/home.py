@@ -31,11 +31,12 @@ class Home:
                 f"expected a home folder whose name is UTF-8, got {os.fsencode(self.root)!r}; "
                 "name another with --home or DYNLEARN_HOME"
             ) from error
-        if self.root.exists() and not self.root.is_dir():
-            raise InvalidInput(
-                f"expected a home folder, got {self.root}, which is none; name another with "
-                "--home or DYNLEARN_HOME"
-            )
+        for place in (self.root, *self.root.parents):
+            if place.exists() and not place.is_dir():
+                raise InvalidInput(
+                    f"expected a home folder, got {place}, which is none; name another with "
+                    "--home or DYNLEARN_HOME"
+                )
 
     @property
     def models(self) -> Path:

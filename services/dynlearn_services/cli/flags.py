@@ -5,6 +5,7 @@ the same words.
 """
 
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
@@ -43,7 +44,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise InvalidInput(f"--config: expected YAML in {path}, got: {reason}") from error
     if not isinstance(content or {}, dict):
-        raise InvalidInput(f"--config: expected `key: value` lines in {path}, got {content!r}")
+        raise InvalidInput(
+            f"--config: expected `key: value` lines in {path}, got {reprlib.repr(content)}"
+        )
     return content or {}
 
 

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import http.server
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -211,10 +212,12 @@ def test_a_certificate_of_another_name(spec, folder):
 
 
 @pytest.mark.parametrize("given", ["argument", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-@pytest.mark.parametrize("content", [None, b"no certificate"])
+@pytest.mark.parametrize("content", [None, b"no certificate", "pipe"])
 def test_a_file_of_no_certificates(spec, tmp_path, monkeypatch, given, content):
     file = tmp_path / "authority.pem"
-    if content is not None:
+    if content == "pipe":
+        os.mkfifo(file)
+    elif content is not None:
         file.write_bytes(content)
     options = {"verify": file} if given == "argument" else {}
     if given != "argument":
