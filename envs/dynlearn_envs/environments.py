@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from textwrap import shorten
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
-from numpy.typing import NDArray
 
 from dynlearn.adapters.gymnasium_spaces import (
     describe_action,
@@ -24,6 +21,7 @@ from dynlearn.adapters.gymnasium_spaces import (
 )
 from dynlearn.errors import InvalidInput, NotFound, nearest
 from dynlearn.spaces import ActionSpace, ObservationSpace
+from dynlearn_envs.drawing import DRAWING_MEND, is_of_drawing
 from dynlearn_envs.fetch_pick_and_place.task import FETCH_PICK_AND_PLACE
 from dynlearn_envs.flat import FlatEnvironment
 from dynlearn_envs.registration import OBJECT_SLIDE, register_environments
@@ -32,11 +30,6 @@ _OWN_KWARGS = {"id", "max_episode_steps", "disable_env_checker", "render_mode"}
 
 Environment = gymnasium.Env[Any, Any]
 VectorEnvironment = gymnasium.vector.VectorEnv[Any, Any, Any]
-
-_DRAWING_MEND = (
-    "for MuJoCo without a screen install libEGL and set MUJOCO_GL=egl, or go without pictures "
-    "(--no-pictures)"
-)
 
 
 def make_environment(
@@ -72,15 +65,21 @@ def make_environment(
         environment = gymnasium.make(
             spec, max_episode_steps=max_steps, disable_env_checker=True, **given, **drawing
         )
-    except Exception as error:
+        spaces = environment.observation_space, environment.action_space
+    except (Exception, SystemExit) as error:
         raise InvalidInput(
             f"expected an environment that can be made here, got {env_id}: "
             f"{type(error).__name__}: {_one_line(error)}{_mend(error, given)}"
         ) from error
-    spaces = environment.observation_space, environment.action_space
     if is_flat_observation(spaces[0]) and is_flat_action(spaces[1]):
         return environment
     return FlatEnvironment(environment)
+
+
+def close_environment(environment: Environment) -> None:
+    """Close an environment; one that fails in that has failed too late to matter."""
+    with contextlib.suppress(Exception, SystemExit):
+        environment.close()
 
 
 def _checked(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -93,38 +92,13 @@ def _checked(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     return given
 
 
-def _mend(error: Exception, given: Mapping[str, Any]) -> str:
-    if isinstance(error, AttributeError):
-        # What MuJoCo's import ends in where MUJOCO_GL names a missing library.
-        return f"; {_DRAWING_MEND}"
+def _mend(error: BaseException, given: Mapping[str, Any]) -> str:
+    if is_of_drawing(error):
+        return f"; {DRAWING_MEND}"
     if isinstance(error, TypeError):
         made_with = f"other --env-kwargs than {given}" if given else "what it needs by --env-kwargs"
         return f"; give {made_with}"
     return ""
-
-
-def draw_frame(environment: Environment) -> NDArray[np.uint8]:
-    """Return a picture of an environment made with ``rgb_array``, [height, width, 3].
-
-    Raises:
-        InvalidInput: it cannot be drawn on this machine.
-    """
-    failures: list[type[Exception]] = [
-        gymnasium.error.Error,
-        AttributeError,
-        ImportError,
-        OSError,
-        RuntimeError,
-    ]
-    if "mujoco" in sys.modules:
-        failures.append(sys.modules["mujoco"].FatalError)
-    try:
-        return cast(NDArray[np.uint8], environment.render())
-    except tuple(failures) as error:
-        raise InvalidInput(
-            f"expected an environment that can be drawn here, got: {_one_line(error)}; "
-            f"{_DRAWING_MEND}"
-        ) from error
 
 
 def make_vector_environment(
@@ -194,9 +168,10 @@ def _find_spec(env_id: str) -> EnvSpec:
     try:
         if package:
             importlib.import_module(package)
-    except (ImportError, TypeError) as error:
+    except (Exception, SystemExit) as error:
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         raise NotFound(
-            f"expected an installed package before the colon of {env_id}: {_one_line(error)}"
+            f"expected an installed package before the colon of {env_id}: {kind}{_one_line(error)}"
         ) from error
     register_environments()
     if name not in gymnasium.registry:
@@ -215,8 +190,14 @@ def _register_robotics() -> None:
 
     Its import prints a notice about environments of other families to stderr.
     """
-    with contextlib.suppress(ModuleNotFoundError), contextlib.redirect_stderr(io.StringIO()):
-        importlib.import_module("gymnasium_robotics")
+    try:
+        with contextlib.suppress(ModuleNotFoundError), contextlib.redirect_stderr(io.StringIO()):
+            importlib.import_module("gymnasium_robotics")
+    except Exception as error:
+        raise InvalidInput(
+            f"expected gymnasium_robotics to be imported, got {type(error).__name__}: "
+            f"{_one_line(error)}{_mend(error, {})}"
+        ) from error
 
 
 def _one_line(value: object) -> str:

@@ -80,7 +80,28 @@ def ray_cluster(cpus: int) -> Iterator[None]:
         _connect(cpus, folder)
         # Ray's own handler would print a stack.
         _handle_sigterm(before if callable(before) else _exit)
-        yield
+        try:
+            yield
+        except ray.exceptions.RayError as error:
+            raise Unavailable(
+                f"expected a Ray cluster that works, got {type(error).__name__}: "
+                f"{_last_line(error)}"
+            ) from error
+
+
+def require_nodes() -> None:
+    """Check that work can be done at all; where nobody is left, what is asked for never comes.
+
+    Raises:
+        Unavailable: no node of the cluster is alive.
+    """
+    import ray
+
+    if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+        raise Unavailable(
+            "expected a Ray cluster that stays alive, got one without a node; its raylet may have "
+            "been killed for want of memory; go on with --resume"
+        )
 
 
 def fetch(reference: ObjectRef[Any]) -> Any:
@@ -103,6 +124,10 @@ def fetch(reference: ObjectRef[Any]) -> Any:
 
 def reason_of_death(error: RayActorError) -> str:
     """Return why a worker's process died, in a line."""
+    return _last_line(error)
+
+
+def _last_line(error: Exception) -> str:
     return str(error).strip().rpartition("\n")[2].strip()
 
 
@@ -127,7 +152,8 @@ def _connect(cpus: int, folder: Path | None) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        # Of what is killed while it starts, Ray says so by a bare Exception.
         reason = str(error).strip().split("\n", 1)[0]
         raise Unavailable(
             f"expected a Ray cluster {f'at RAY_ADDRESS {address}' if address else 'to start'}, "

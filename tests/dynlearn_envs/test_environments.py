@@ -1,6 +1,8 @@
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,6 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from dynlearn.errors import InvalidInput, NotFound
 from dynlearn.spaces import BoxSpace, DiscreteSpace
 from dynlearn_envs.environments import (
+    close_environment,
     describe_spaces,
     make_environment,
     make_vector_environment,
@@ -209,6 +212,63 @@ def test_an_environment_that_fails_while_it_is_made_is_one_line() -> None:
     del gymnasium.registry["Broken-v0"]
 
 
+class _Odd(gymnasium.Env[Any, Any]):
+    action_space = Box(-1, 1, (1,))
+
+
+class _Spaceless(_Odd):
+    @property
+    def observation_space(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("not\nyet")
+
+
+class _Exits(_Odd):
+    def __init__(self) -> None:
+        sys.exit(4)
+
+
+class _Closes(_Odd):
+    observation_space = Box(-1, 1, (1,))
+
+    def close(self) -> None:
+        sys.exit(5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (_Odd, "AttributeError: '_Odd' object has no attribute 'observation_space'"),
+        (_Spaceless, "RuntimeError: not yet"),
+        (_Exits, "SystemExit: 4"),
+    ],
+)
+def test_an_environment_that_is_none_is_one_line(kind: type, reason: str) -> None:
+    gymnasium.register("Odd-v0", kind, max_episode_steps=5)
+    with pytest.raises(InvalidInput, match=f"got Odd-v0: {reason}") as caught:
+        make_environment("Odd-v0")
+    assert "\n" not in str(caught.value)
+    # Only where MuJoCo could not draw.
+    assert "MUJOCO_GL" not in str(caught.value)
+    del gymnasium.registry["Odd-v0"]
+
+
+def test_what_fails_when_closed_is_closed() -> None:
+    gymnasium.register("Odd-v0", _Closes, max_episode_steps=5)
+    close_environment(make_environment("Odd-v0"))
+    del gymnasium.registry["Odd-v0"]
+
+
+@pytest.mark.parametrize("statement", ["raise RuntimeError('in\\nside')", "exit(3)", "1 +"])
+def test_a_package_that_cannot_be_imported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    (tmp_path / "odd_package.py").write_text(statement)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(NotFound, match="before the colon of odd_package:Odd-v0: ") as told:
+        make_environment("odd_package:Odd-v0")
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("space", "names"),
     [
@@ -241,6 +301,25 @@ def test_other_actions_are_described_by_their_columns(space: Space[Any], whole: 
     _, action = describe_spaces(Custom(Box(-1, 1, (4,)), space))
     assert isinstance(action, BoxSpace)
     assert len(action.whole) == whole
+
+
+def test_where_mujoco_cannot_draw_it_is_said_how_to_mend_it() -> None:
+    code = (
+        "from dynlearn_envs.environments import make_environment\n"
+        "from dynlearn.errors import InvalidInput\n"
+        "try: make_environment('FetchPickAndPlace-v4')\n"
+        "except InvalidInput as error: print(error)"
+    )
+    # Of which there is no library, or a name that is unknown.
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MUJOCO_GL": "nothing"},
+    )
+    assert "expected gymnasium_robotics to be imported, got RuntimeError" in result.stdout
+    assert "set MUJOCO_GL=egl, or go without pictures" in result.stdout
+    assert result.stdout.count("\n") == 1
 
 
 def test_making_a_fetch_environment_prints_nothing() -> None:

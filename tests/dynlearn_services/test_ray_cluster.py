@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from dynlearn.errors import InvalidInput
-from dynlearn_services.ray_cluster import fetch
+from dynlearn.errors import InvalidInput, Unavailable
+from dynlearn_services.ray_cluster import fetch, ray_cluster, require_nodes
 
 SCRIPT = """
 from dynlearn.errors import Unavailable
@@ -45,6 +45,39 @@ def test_a_local_cluster_listens_on_this_machine_alone(ray_session: None) -> Non
         [sys.executable, "-c", f"import socket; socket.create_server(('127.0.0.2', {port}))"]
     )
     assert listening.returncode == 0, "another address of this machine is taken too"
+
+
+def test_what_ray_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def time_out(**options: object) -> None:
+        # As of a raylet that is killed while it starts.
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", time_out)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(Unavailable, match="RAY_ADDRESS auto, got The current node"), ray_cluster(1):
+        pass
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    with (
+        pytest.raises(Unavailable, match=r"that works, got RaySystemError: .*no room") as caught,
+        ray_cluster(1),
+    ):
+        raise ray.exceptions.RaySystemError("no room")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cluster_without_a_node_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    for is_alive in (True, False):
+        monkeypatch.setattr(ray, "nodes", lambda alive=is_alive: [{"Alive": alive}])
+        if is_alive:
+            require_nodes()
+    with pytest.raises(Unavailable, match="got one without a node"):
+        require_nodes()
 
 
 def _fail(error: Exception) -> None:

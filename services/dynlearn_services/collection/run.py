@@ -18,7 +18,12 @@ from dynlearn.config import CollectConfig
 from dynlearn.data.header import DatasetHeader
 from dynlearn.data.writer import EpisodeWriter
 from dynlearn.spaces import obstacle_to_planning
-from dynlearn_envs.environments import describe_spaces, make_environment, make_vector_environment
+from dynlearn_envs.environments import (
+    close_environment,
+    describe_spaces,
+    make_environment,
+    make_vector_environment,
+)
 from dynlearn_envs.policies import make_policy
 from dynlearn_services.collection.worker_pool import play_blocks
 from dynlearn_services.collection.writer import CollectProgress, ShardWriter
@@ -100,7 +105,7 @@ def plan_dataset(config: CollectConfig) -> tuple[DatasetHeader, int]:
     assert environment.spec is not None
     max_steps = environment.spec.max_episode_steps
     assert max_steps is not None
-    environment.close()
+    close_environment(environment)
     # The dataset's name is where it is, not what it is; and a URI may hold a password.
     content = {name: value for name, value in config.content().items() if name != "dataset"}
     header = DatasetHeader(

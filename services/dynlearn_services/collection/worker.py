@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from types import MappingProxyType
 
 import numpy as np
@@ -20,6 +19,7 @@ from dynlearn.errors import CorruptData
 from dynlearn_envs.environments import (
     Environment,
     VectorEnvironment,
+    close_environment,
     describe_spaces,
     make_environment,
     make_vector_environment,
@@ -190,8 +190,7 @@ class CollectionWorker:
     def _close(self) -> None:
         """Let go of an environment that has failed, and may fail in that as well."""
         if self._environment is not None:
-            with suppress(BaseException):
-                self._environment.close()
+            close_environment(self._environment)
             self._environment = None
 
     def _vector_environment(self, size: int) -> VectorEnvironment | None:

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import sys
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
@@ -20,7 +21,12 @@ from dynlearn_services.collection.lookout import Lookout
 from dynlearn_services.collection.recorder import Played
 from dynlearn_services.collection.watch import forget, last_sighting
 from dynlearn_services.collection.worker import CollectionWorker
-from dynlearn_services.ray_cluster import fetch, ray_cluster, reason_of_death
+from dynlearn_services.ray_cluster import (
+    fetch,
+    ray_cluster,
+    reason_of_death,
+    require_nodes,
+)
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -29,6 +35,9 @@ _TASKS_AT_WORKER = 2
 """One being played, one waiting, so that a worker need not wait for the writer."""
 _BLOCKS_AHEAD = 8
 """For each worker: how far the newest block may be ahead of the oldest one that is not done."""
+_SECONDS_OF_SILENCE = 10.0
+"""After which it is asked whether anybody is there at all."""
+
 _DEATH = "the death of its process"
 
 _log = logging.getLogger(__name__)
@@ -78,6 +87,7 @@ class _Pool:
         self._config, self._max_steps = config, max_steps
         self._name, self._made = secrets.token_hex(8), 0
         self._import_paths = [os.path.abspath(path) for path in sys.path]
+        self._heard = time.monotonic()
         self._workers = [self._make() for _ in range(size)]
 
     def play(self, blocks: Sequence[range]) -> Iterator[Played]:
@@ -137,7 +147,11 @@ class _Pool:
         first = {worker.tasks[0][0]: worker for worker in self._workers if worker.tasks}
         pause = self._workers[0].lookout.period
         done, _ = ray.wait(list(first), num_returns=1, timeout=pause)
+        if not done and time.monotonic() - self._heard > _SECONDS_OF_SILENCE:
+            self._heard = time.monotonic()
+            require_nodes()
         for block in done:
+            self._heard = time.monotonic()
             worker = first[block]
             try:
                 table, *rest = fetch(block)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dynlearn.errors import CorruptData, InvalidInput, NumericalFailure
-from dynlearn_envs.environments import Environment, make_environment
+from dynlearn_envs.environments import Environment, close_environment, make_environment
 from dynlearn_envs.seeds import SeedRange, start_seeds
 from dynlearn_services.planning.real_episode import RealEpisode
 
@@ -93,7 +93,7 @@ def making(
         yield environments
     finally:
         for environment in environments:
-            environment.close()
+            close_environment(environment)
 
 
 def play(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynlearn_envs.environments import Environment, describe_spaces, draw_frame
+from dynlearn_envs.drawing import draw_frame
+from dynlearn_envs.environments import Environment, describe_spaces
 
 if TYPE_CHECKING:
     from dynlearn.task import Task
@@ -88,7 +89,7 @@ class RealEpisode:
             yield
         except _Unusable as error:
             self.end(str(error))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Whatever another's code raises, the other episodes are none of its business.
             reason = shorten(str(error), width=200)
             self.end(f"the environment raised {type(error).__name__}: {reason}")

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dynlearn.errors import InvalidInput
 from dynlearn.task import find_task
-from dynlearn_envs.environments import draw_frame, make_environment
+from dynlearn_envs.drawing import draw_frame
+from dynlearn_envs.environments import make_environment
 from dynlearn_envs.object_slide.truth import TrueSlide
 from dynlearn_envs.registration import OBJECT_SLIDE
 from dynlearn_services.planning.episodes import making, play
