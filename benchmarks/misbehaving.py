@@ -78,7 +78,10 @@ IN_STEP: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "hang": _wait_for_ever,
     "hang in C": _hold_the_interpreter,
 }
-IN_RESET = ("raise in reset", "reset without info", "reset exits")
+IN_RESET = ("raise in reset", "reset without info", "os._exit in reset")
+KILLS = ("os._exit", "SIGSEGV", "SIGKILL", "hang", "hang in C", "os._exit in reset")
+"""What no process survives: of such an episode nothing is known to be good."""
+OUT_OF_RANGE = "seeds out of range"
 UNUSUAL: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "lists": lambda step: (step[0].tolist(), *step[1:]),
     "reward of shape 1": lambda step: (step[0], np.array([step[1]]), *step[2:]),
@@ -110,7 +113,7 @@ class Misbehaving(gymnasium.Env[Any, Any]):
         observation = np.zeros(2, np.float32)
         if self._is_bad and self._kind == "raise in reset":
             raise OSError("no such simulator")
-        if self._is_bad and self._kind == "reset exits":
+        if self._is_bad and self._kind == "os._exit in reset":
             os._exit(3)
         if self._is_bad and self._kind == "reset without info":
             return observation
