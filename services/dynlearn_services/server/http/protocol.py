@@ -80,7 +80,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = _Flow(transport, self._ahead)
         self._idle_since = self.loop.time()
-        self._wait_for_head()
+        # Clients may connect long before they ask.
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything."""

@@ -147,12 +147,22 @@ def test_a_head_without_end_is_refused(connect: Connect, head: bytes) -> None:
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(connect: Connect) -> None:
-    connections = [connect(), connect()]
-    connections[1].sendall(LIVE[:20])
-    for connection in connections:
-        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
-        while connection.recv(1000):
-            pass
+    connection = connect()
+    connection.sendall(LIVE[:20])
+    assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+    while connection.recv(1000):
+        pass
+
+
+def test_who_connects_long_before_asking_is_waited_for_as_between_requests(
+    connect: Connect,
+) -> None:
+    early, silent = connect(), connect()
+    # Longer than a head may take, but no longer than a connection may be idle.
+    time.sleep(1.3)
+    early.sendall(LIVE)
+    assert answer(early)[0] == 200
+    assert silent.recv(100) == b""
 
 
 @pytest.mark.parametrize(
