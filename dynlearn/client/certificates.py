@@ -13,6 +13,7 @@ Verify = bool | str | os.PathLike[str] | ssl.SSLContext
 """A file or folder of authorities, a context, True for those usually trusted, False for anyone."""
 
 _FILES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_DIR")
+_MAX_BYTES = 2**26
 _OTHER_NAMES = (62, 64)
 """OpenSSL's codes of certificates for another host name or address."""
 
@@ -61,12 +62,12 @@ def _authorities(name: str, path: str) -> ssl.SSLContext:
     try:
         if not is_folder:
             # OpenSSL would wait for a pipe, and read a device without end.
-            open_plain(Path(path)).close()
+            open_plain(Path(path), _MAX_BYTES).close()
         return ssl.create_default_context(
             cafile=None if is_folder else path, capath=path if is_folder else None
         )
     except (OSError, CorruptData) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no plain file"
+        reason = error.strerror if isinstance(error, OSError) else "no plain file, or too large"
         raise InvalidInput(
             f"{name}: expected a file of certificates in PEM form, or a folder of them, got {path} "
             f"({reason or error})"

@@ -26,7 +26,13 @@ ASIDE = ".tmp"
 _SECONDS_TO_WRITE = 60.0
 """From one write of a file to the next, at most."""
 
-_MAX_JSON_BYTES = 64 * 2**20
+MAX_BYTES = 2**34
+"""Of any file, such as the weights of the largest models."""
+
+MAX_JSON_BYTES = 2**26
+"""Of a file of JSON."""
+
+_PAGE = 2**16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -69,25 +75,29 @@ def write_bytes(path: Path, content: Buffer, mode: int = 0o644) -> None:
     _flush(path.parent)
 
 
-def open_plain(path: Path) -> io.BufferedReader:
+def open_plain(path: Path, most: int = MAX_BYTES) -> io.BufferedReader:
     """Open a plain file to read; what is none might never end, and is not opened.
 
     Raises:
         OSError: it cannot be opened.
-        CorruptData: it is no plain file.
+        CorruptData: it is no plain file, or has more than so many bytes.
     """
     # Opening a pipe waits for its other end, unless asked not to.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
+    status = os.fstat(descriptor)
+    mode = status.st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise CorruptData(f"expected a plain file, got {path}, which is none")
+    if status.st_size > most:
+        os.close(descriptor)
+        raise CorruptData(f"expected at most {most} bytes, got {status.st_size} in {path}")
     return io.BufferedReader(io.FileIO(descriptor))
 
 
-def read_bytes(path: Path, most: int | None = None) -> bytes:
+def read_bytes(path: Path, most: int) -> bytes:
     """Return what a plain file holds.
 
     Args:
@@ -98,10 +108,12 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
         OSError: it cannot be read.
         CorruptData: it is no plain file, or larger.
     """
-    with open_plain(path) as file:
-        content = file.read(-1 if most is None else most + 1)
-    if most is not None and len(content) > most:
-        raise CorruptData(f"expected at most {most} bytes, got more in {path}")
+    with open_plain(path, most) as file:
+        # Of what has more than it says, as files of /proc have, no more than this is read.
+        room = min(most, max(os.fstat(file.fileno()).st_size, _PAGE))
+        content = file.read(room + 1)
+    if len(content) > room:
+        raise CorruptData(f"expected at most {room} bytes, got more in {path}")
     return content
 
 
@@ -123,7 +135,7 @@ def read_json(path: Path, kind: type[Model]) -> Model:
         OSError: it cannot be read for another reason.
     """
     try:
-        return kind.model_validate_json(read_bytes(path, _MAX_JSON_BYTES))
+        return kind.model_validate_json(read_bytes(path, MAX_JSON_BYTES))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"expected a file {path}, got none") from error
     except ValidationError as error:

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dynlearn.errors import CorruptData, NotFound
-from dynlearn.storage.files import read_bytes, write_bytes
+from dynlearn.storage.files import MAX_BYTES, open_plain, read_bytes, write_bytes
 
 _STATE_KEY = "state"
 
@@ -31,7 +31,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         CorruptData: it is truncated or is no safetensors file.
     """
     try:
-        return load(read_bytes(path))
+        return load(read_bytes(path, MAX_BYTES))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"expected a file {path}, got none") from error
     except SafetensorError as error:
@@ -55,10 +55,10 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CorruptData: the file is truncated or altered.
     """
     try:
-        with safe_open(path, "pt") as file:
+        with open_plain(path), safe_open(path, "pt") as file:
             state = json.loads((file.metadata() or {})[_STATE_KEY])
         return load_tensors(path), state
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, IsADirectoryError, KeyError, ValueError) as error:
         raise CorruptData(
             f"expected a whole checkpoint, got {path} ({error}); delete it to start over"
         ) from error

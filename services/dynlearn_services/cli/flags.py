@@ -20,7 +20,8 @@ from dynlearn.config.parsing import flag_of, flat_fields, parse_config
 from dynlearn.errors import CorruptData, InvalidInput
 from dynlearn.storage.files import read_bytes
 
-_MAX_YAML_BYTES = 2**20
+# A second to read.
+_MAX_YAML_BYTES = 2**16
 _LONGEST_METAVAR = 40
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,7 +36,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(read_bytes(path, _MAX_YAML_BYTES).decode())
+        text = read_bytes(path, _MAX_YAML_BYTES).decode()
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            # A few of them, each of many, stand for more than any memory holds.
+            raise CorruptData(f"expected YAML without aliases, got one in {path}; write it out")
+        content = yaml.safe_load(text)
     except CorruptData as error:
         raise InvalidInput(f"--config: {error}") from error
     except OSError as error:

@@ -212,11 +212,14 @@ def test_a_certificate_of_another_name(spec, folder):
 
 
 @pytest.mark.parametrize("given", ["argument", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-@pytest.mark.parametrize("content", [None, b"no certificate", "pipe"])
+@pytest.mark.parametrize("content", [None, b"no certificate", "pipe", "endless"])
 def test_a_file_of_no_certificates(spec, tmp_path, monkeypatch, given, content):
     file = tmp_path / "authority.pem"
     if content == "pipe":
         os.mkfifo(file)
+    elif content == "endless":
+        file.touch()
+        os.truncate(file, 2**40)
     elif content is not None:
         file.write_bytes(content)
     options = {"verify": file} if given == "argument" else {}

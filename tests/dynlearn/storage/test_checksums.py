@@ -1,11 +1,12 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from dynlearn.errors import CorruptData
-from dynlearn.storage.checksums import verify_checksums, write_checksums
+from dynlearn.storage.checksums import CHECKSUMS_FILE, verify_checksums, write_checksums
 
 
 @pytest.fixture
@@ -54,3 +55,11 @@ def test_a_model_card_may_be_edited_and_checksums_may_be_absent(folder: Path) ->
     (folder / "config.json").write_text("other")
     (folder / "checksums.json").unlink()
     verify_checksums(folder)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", CHECKSUMS_FILE])
+def test_more_than_any_file_of_a_model_is_not_read(folder: Path, name: str) -> None:
+    os.truncate(folder / name, 2**40)
+    with pytest.raises(CorruptData, match=rf"expected at most \d+ bytes, got \d+ in .*{name}"):
+        verify_checksums(folder)

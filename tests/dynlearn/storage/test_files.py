@@ -62,19 +62,27 @@ def test_what_might_never_end_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     for path in (Path("/dev/zero"), pipe):
         with pytest.raises(CorruptData, match=f"expected a plain file, got {path}, which is none"):
-            read_bytes(path)
+            read_bytes(path, 10)
         with pytest.raises(CorruptData, match="expected a plain file"):
             read_json(path, Point)
     with pytest.raises(IsADirectoryError):
-        read_bytes(tmp_path)
+        read_bytes(tmp_path, 10)
 
 
 def test_no_more_is_read_than_may_be(tmp_path: Path) -> None:
     path = tmp_path / "three"
     path.write_bytes(b"abc")
-    assert read_bytes(path) == read_bytes(path, 3) == b"abc"
-    with pytest.raises(CorruptData, match=r"expected at most 2 bytes, got more in .*three"):
+    assert read_bytes(path, 10) == read_bytes(path, 3) == b"abc"
+    with pytest.raises(CorruptData, match=r"expected at most 2 bytes, got 3 in .*three"):
         read_bytes(path, 2)
+
+
+def test_what_has_more_than_it_says_is_read_within_its_limit_too() -> None:
+    path = Path("/proc/self/status")
+    assert path.stat().st_size == 0
+    assert b"VmRSS" in read_bytes(path, 100_000)
+    with pytest.raises(CorruptData, match="expected at most 9 bytes, got more in /proc/self/sta"):
+        read_bytes(path, 9)
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import json
 import math
+import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -96,3 +98,22 @@ def test_tensors_without_a_state_are_no_checkpoint(tmp_path: Path) -> None:
 def test_nothing_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"expected a file .*, got none"):
         load_tensors(tmp_path / "none")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_checkpoint_that_is_no_file_is_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "it")
+    with pytest.raises(CorruptData, match="expected a"):
+        load_state(tmp_path / "it")
+
+
+@pytest.mark.timeout(20)
+def test_more_than_any_model_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "it").touch()
+    os.truncate(tmp_path / "it", 2**40)
+    for load in (load_tensors, load_state):
+        with pytest.raises(CorruptData, match="expected at most 17179869184 bytes"):
+            load(tmp_path / "it")

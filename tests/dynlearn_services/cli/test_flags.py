@@ -115,6 +115,21 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         read_yaml(Path("/dev/zero"))
 
 
+def test_a_file_that_takes_long_to_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "large.yaml").write_text("hidden: [" + "1," * 2**15 + "1]")
+    with pytest.raises(InvalidInput, match="--config: expected at most 65536 bytes"):
+        read_yaml(tmp_path / "large.yaml")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("key", ["", "env_kwargs: "])
+def test_a_few_lines_that_stand_for_many_are_refused(tmp_path: Path, key: str) -> None:
+    lines = ["&a0 [1]", *(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
+    (tmp_path / "lists.yaml").write_text(f"{key}[{', '.join(lines)}]")
+    with pytest.raises(InvalidInput, match="--config: expected YAML without aliases, got one"):
+        read_yaml(tmp_path / "lists.yaml")
+
+
 def test_options_that_do_not_go_together_are_named_once() -> None:
     needed = {"dataset": "d", "model": "m", "objective": "trustable"}
     with pytest.raises(InvalidInput, match=r"^beta: expected no such option with .* or take kl$"):

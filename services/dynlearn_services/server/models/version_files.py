@@ -7,7 +7,7 @@ from typing import Self
 
 from dynlearn.errors import CorruptData
 from dynlearn.storage.checksums import CHECKSUMS_FILE
-from dynlearn.storage.files import read_bytes
+from dynlearn.storage.files import MAX_JSON_BYTES, read_bytes
 
 # Name, size, time and inode of each file: what changes if a file does.
 Stamp = tuple[tuple[str, int, int, int], ...]
@@ -64,9 +64,12 @@ def _identity(folder: Path) -> tuple[Stamp, bytes]:
     if stamp is None:
         return stamp_of(folder), b""
     try:
-        return (stamp,), hashlib.sha256(read_bytes(file)).digest()
-    except (FileNotFoundError, CorruptData):
+        return (stamp,), hashlib.sha256(read_bytes(file, MAX_JSON_BYTES)).digest()
+    except FileNotFoundError:
         return (), b""
+    except CorruptData:
+        # Whoever reads the version says so.
+        return (stamp,), b""
 
 
 def _stamp(file: Path) -> tuple[str, int, int, int] | None:
