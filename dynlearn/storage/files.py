@@ -3,7 +3,6 @@
 Every file is written aside and renamed, so that a reader sees the old one or the new one.
 """
 
-import errno
 import glob
 import io
 import json
@@ -85,12 +84,10 @@ def open_plain(path: Path, most: int = MAX_BYTES) -> io.BufferedReader:
     # Opening a pipe waits for its other end, unless asked not to.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     status = os.fstat(descriptor)
-    mode = status.st_mode
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise CorruptData(f"expected a plain file, got {path}, which is none")
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "none"
+        raise CorruptData(f"expected a plain file, got {path}, which is {kind}")
     if status.st_size > most:
         os.close(descriptor)
         raise CorruptData(f"expected at most {most} bytes, got {status.st_size} in {path}")

@@ -58,7 +58,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with open_plain(path), safe_open(path, "pt") as file:
             state = json.loads((file.metadata() or {})[_STATE_KEY])
         return load_tensors(path), state
-    except (SafetensorError, IsADirectoryError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise CorruptData(
             f"expected a whole checkpoint, got {path} ({error}); delete it to start over"
         ) from error
