@@ -4,6 +4,7 @@ Sources: the protocol's ``inference_rest.md`` (kserve/open-inference-protocol) a
 ``extension_binary_data.md`` (triton-inference-server/server).
 """
 
+import reprlib
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -22,7 +23,9 @@ class Document(BaseModel):
 
 def _refuse(value: Any) -> None:
     if value:
-        raise ValueError(f"expected it left out, for there is no such thing here, got {value!r}")
+        raise ValueError(
+            f"expected it left out, for there is no such thing here, got {reprlib.repr(value)}"
+        )
 
 
 NotOffered = Annotated[None, BeforeValidator(_refuse), Field(exclude=True)]

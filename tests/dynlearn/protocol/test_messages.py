@@ -203,6 +203,10 @@ BAD_JSON = {
         body_of(tensor(), outputs=[{"name": "a", "parameters": {"classification": 3}}]),
         r"outputs\.0\.parameters\.classification: expected it left out, .*, got 3",
     ),
+    "classes that are a long text": (
+        body_of(tensor(), outputs=[{"name": "a", "parameters": {"classification": "x" * 10**5}}]),
+        r"outputs\.0\.parameters\.classification: expected it left out, .{1,200}$",
+    ),
     "classes, as Triton's extension counts them": (
         body_of(tensor(), outputs=[{"name": "a", "parameters": {"class_count": 3}}]),
         r"outputs\.0\.parameters\.class_count",
