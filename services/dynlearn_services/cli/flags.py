@@ -169,6 +169,8 @@ def _metavar(field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
     if get_origin(kind) is tuple:
+        if ... not in get_args(kind):
+            return "LOW:HIGH"
         return "INT,INT,..." if get_args(kind)[0] is int else "TEXT,TEXT,..."
     if get_origin(kind) is dict:
         return "JSON"
