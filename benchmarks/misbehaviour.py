@@ -127,10 +127,12 @@ def play(kind: str, on_error: str, workers: int, home: Path) -> Cell:
     with captured() as printed:
         code = run([*options(kind), "--on-error", on_error, "--workers", str(workers),
                     "--dataset", name, "--home", str(home), "--json"])  # fmt: skip
-    seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        # What is said late counts as well.
+        left = lasting_workers()
     output, errors = printed
     problems = ["a traceback"] if "Traceback" in output + errors else []
-    problems += [f"a worker is left: {pid}" for pid in lasting_workers()]
+    problems += [f"a worker is left: {pid}" for pid in left]
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     if code:
         problems += line_problems(kind, on_error, code, output, lines)

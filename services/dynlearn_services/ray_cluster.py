@@ -39,6 +39,8 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Else a worker that dies and is started again is reported on standard output.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+    # Where one worker's error ends a run, those of the others would follow with their tracebacks.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     # Workers run in this very Python; uv's hook would look for another.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }

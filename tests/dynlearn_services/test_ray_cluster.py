@@ -1,7 +1,9 @@
+import logging
 import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -82,6 +84,30 @@ def test_a_cluster_without_a_node_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 
 def _fail(error: Exception) -> None:
     raise error
+
+
+class _Failing:
+    def fail(self) -> None:
+        raise ArithmeticError("of a run that has ended")
+
+    def play(self) -> None:
+        """Come to an end after what was asked for before."""
+
+
+def test_errors_that_nobody_asks_for_any_more_are_not_shown(
+    ray_session: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    import ray
+
+    log = logging.getLogger("ray._private.worker")
+    log.addHandler(caplog.handler)
+    worker = ray.remote(_Failing).remote()
+    left = worker.fail.remote()
+    ray.get(worker.play.remote())
+    del left
+    time.sleep(0.5)
+    log.removeHandler(caplog.handler)
+    assert caplog.text == ""
 
 
 def test_a_workers_own_errors_come_out_as_they_are(ray_session: None) -> None:

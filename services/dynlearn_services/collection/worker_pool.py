@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,11 +92,9 @@ class _Pool:
         self._workers = [self._make() for _ in range(size)]
 
     def play(self, blocks: Sequence[range]) -> Iterator[Played]:
-        unplayed = deque(
-            Task(Block(position, block), block) for position, block in enumerate(blocks)
-        )
-        while unplayed or any(worker.tasks for worker in self._workers):
-            self._hand_out(unplayed)
+        fresh = (Task(Block(position, block), block) for position, block in enumerate(blocks))
+        unplayed: deque[Task] = deque()
+        while self._hand_out(unplayed, fresh):
             for task, outcome in self._wait():
                 if outcome is None:
                     unplayed.appendleft(task)
@@ -125,19 +124,25 @@ class _Pool:
         ray.kill(worker.actor)
         forget(worker.key)
 
-    def _hand_out(self, unplayed: deque[Task]) -> None:
-        positions = [task.block.position for one in self._workers for _, task in one.tasks]
-        oldest = min([*positions, *(task.block.position for task in list(unplayed)[:1])])
-        limit = oldest + _BLOCKS_AHEAD * len(self._workers)
-        while unplayed and unplayed[0].block.position < limit:
-            worker = min(self._workers, key=lambda worker: len(worker.tasks))
-            if len(worker.tasks) == _TASKS_AT_WORKER:
-                return
+    def _hand_out(self, unplayed: deque[Task], fresh: Iterator[Task]) -> bool:
+        """Give workers what is to be played again, then what is fresh; is anything played?"""
+        running = [task.block.position for one in self._workers for _, task in one.tasks]
+        worker = min(self._workers, key=lambda worker: len(worker.tasks))
+        while len(worker.tasks) < _TASKS_AT_WORKER:
+            unplayed.extend(islice(fresh, 1 - bool(unplayed)))
+            if not unplayed:
+                break
+            position = unplayed[0].block.position
+            if position >= min(running, default=position) + _BLOCKS_AHEAD * len(self._workers):
+                break
             task = unplayed.popleft()
             if not worker.tasks:
                 worker.lookout.begin()
             given = worker.actor.play.remote(task.indices, task.condemned, task.carefully)
             worker.tasks.append((given, task))
+            running.append(position)
+            worker = min(self._workers, key=lambda worker: len(worker.tasks))
+        return any(worker.tasks for worker in self._workers)
 
     def _wait(self) -> Iterator[tuple[Task, Played | Loss | None]]:
         """Give each task that has come to an end; None where it was not begun."""
