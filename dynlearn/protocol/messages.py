@@ -28,10 +28,12 @@ from dynlearn.protocol.tensors import Array, Blobs, decode_tensors, encode_tenso
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 # Of a request's JSON: rows of nested data, and the names of a few tensors. Each would become an
-# object of many times its size before it could be seen to be none of these.
-_MOST_LISTS = 2**17
+# object of many times its size before it could be seen to be none of these, and no other thread
+# runs meanwhile.
+_MOST_LISTS = 2**16
 _MOST_OBJECTS = 1_000
 _MOST_QUOTES = 10_000
+_MOST_COMMAS = 2**18
 
 # What is copied meanwhile keeps others from running for longer than changing threads does.
 _LONG_BYTES = 2**20
@@ -213,6 +215,7 @@ def _require_few_parts(body: bytes, length: int) -> None:
         (b"[", _MOST_LISTS, "lists; send rows flat or in binary"),
         (b"{", _MOST_OBJECTS, "objects"),
         (b'"', _MOST_QUOTES, "quotation marks"),
+        (b",", _MOST_COMMAS, "numbers; send tensors in binary"),
     ):
         count = body.count(sign, 0, length)
         if count > most:

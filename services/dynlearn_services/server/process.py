@@ -14,7 +14,7 @@ from dynlearn_services.server.address import listen, required_tokens, url_of
 from dynlearn_services.server.app import create_app
 from dynlearn_services.server.http.protocol import BoundedProtocol
 from dynlearn_services.server.replicas import running_replicas
-from dynlearn_services.server.service import Service
+from dynlearn_services.server.service import Service, settle
 from dynlearn_services.signals import stop_signals
 from dynlearn_services.tokens import Tokens
 
@@ -49,6 +49,7 @@ def serve(
         Unavailable: replicas are asked for, and do not start.
     """
     with stop_signals() as stop, _serving(config, registry_root, tokens) as (url, is_alive):
+        settle()
         if on_ready is not None:
             on_ready(url)
         while is_alive() and not stop.wait(timeout=1):

@@ -35,11 +35,12 @@ class Replica:
         board: "ActorHandle[Board]",
     ):
         """Load the models, run each once, watch the registry, and join the other replicas."""
-        from dynlearn_services.server.service import Service
+        from dynlearn_services.server.service import Service, settle
 
         self._service = Service(config, registry_root, tokens)
         self._service.warm_up()
         self._service.join(board)
+        settle()
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the application."""

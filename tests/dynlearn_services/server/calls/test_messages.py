@@ -1,4 +1,8 @@
+import asyncio
+import gc
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import orjson
@@ -7,7 +11,7 @@ import pytest
 from dynlearn.config import ServeConfig
 from dynlearn.protocol.messages import HEADER_LENGTH
 from dynlearn_services.server import running_server
-from dynlearn_services.server.calls.messages import dumps
+from dynlearn_services.server.calls.messages import decode, dumps
 
 
 def tensor(name, values, **changes):
@@ -140,3 +144,28 @@ def test_long_tensors_are_written_a_part_at_a_time_to_the_same_json(count):
     values = np.arange(count, dtype=np.float32) / 3
     document = {"model_name": "arm", "outputs": [{"name": "a", "data": values}, {"name": "b"}]}
     assert dumps(document) == orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def test_long_json_is_read_elsewhere_while_nobody_looks_for_garbage():
+    rows = json.dumps({"inputs": [tensor("observation", np.zeros((30_000, 2)))]}).encode()
+    short = json.dumps(GOOD).encode()
+    threads = []
+
+    def note(phase, _):
+        threads.append(threading.current_thread().name)
+
+    async def read(body, length):
+        request = await decode(body, length, 2**22, reader)
+        return request.inputs["observation"].shape
+
+    with ThreadPoolExecutor(1, "elsewhere") as reader:
+        assert asyncio.run(read(short, None)) == (2, 5)
+        assert not reader._threads
+        gc.callbacks.append(note)
+        try:
+            assert asyncio.run(read(rows, None)) == (30_000, 2)
+        finally:
+            gc.callbacks.remove(note)
+        assert len(reader._threads) == 1
+    assert not any(name.startswith("elsewhere") for name in threads)
+    assert gc.isenabled()
