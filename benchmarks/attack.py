@@ -35,6 +35,7 @@ from dynlearn_services.tokens import Tokens
 # Requests, and seconds of each kind of bad caller.
 BUDGETS = {"small": (5_000, 5.0), "full": (100_000, 15.0)}
 GRACE = 5.0
+MOST_LIVE_MS = 50.0
 _UNFRAMED_PATIENCE = 2.0
 # Of mutated requests, before which memory does not count.
 _WARM_SHARE = 0.2
@@ -60,6 +61,10 @@ def main() -> None:
     header = ["callers", "live p50, ms", "p99, ms", "most, ms", "MiB more", "s to end"]
     print(markdown_table(header, rows))
     print_figures("attack", figures)
+    late = [name for name in figures if name.endswith("seconds_to_end") and figures[name] > GRACE]
+    late += [name for name in figures if name.endswith("p99_ms") and figures[name] > MOST_LIVE_MS]
+    if late:
+        sys.exit(f"expected ends within {GRACE} s and p99 of {MOST_LIVE_MS} ms, got more: {late}")
 
 
 def mutate(home: Home, count: int, seed: int) -> dict[str, float]:
@@ -128,11 +133,7 @@ async def send(
 
 
 async def endure(home: Home, attack: Attack, seconds: float) -> dict[str, float]:
-    """Let bad callers at a server for so long, and end it in the midst of it.
-
-    Raises:
-        RuntimeError: it takes longer than its grace time.
-    """
+    """Let bad callers at a server for so long, and end it in the midst of it."""
     with running(home) as server:
         before = most = resident_bytes(server.process.pid)
         attacking = asyncio.create_task(attack(server))
@@ -147,8 +148,6 @@ async def endure(home: Home, attack: Attack, seconds: float) -> dict[str, float]
         attacking.cancel()
         with suppress(asyncio.CancelledError, OSError):
             await attacking
-    if taken > GRACE:
-        raise RuntimeError(f"expected an end within {GRACE} s of SIGTERM, got one after {taken}")
     return {
         **in_milliseconds(probed[0]),
         "growth_mib": (most - before) / 2**20,
