@@ -81,12 +81,11 @@ class RemoteGroup:
         network: EnsembleNetwork,
         data: ObjectRef[TrainingData],
         first: int,
-        device: torch.device,
-        gpus: float = 0.0,
+        gpus: float,
     ):
         """Start the worker; ``network`` gets its weights at the start and at each validation.
 
-        ``gpus`` is its share of one.
+        ``gpus`` is its share of one; without any it trains on a CPU.
 
         Raises:
             Unavailable: Ray has no room for the worker, or it dies again and again.
@@ -94,6 +93,7 @@ class RemoteGroup:
         import ray
 
         self._network = network
+        device = torch.device("cuda" if gpus else "cpu")
         # A copy: the weights of a view would bring the whole ensemble's along.
         self._arguments = (config, copy.deepcopy(network), data, first, device)
         self._actor_class: Any = ray.remote(num_cpus=1, num_gpus=gpus)(_GroupWorker)
@@ -196,7 +196,6 @@ def remote_groups(config: TrainConfig) -> Iterator[GroupFactory]:
 
         room: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus = _gpus_each(config, room)
-        device = torch.device("cuda" if gpus else "cpu")
         groups: list[RemoteGroup] = []
         stored: list[ObjectRef[TrainingData]] = []
 
@@ -205,7 +204,7 @@ def remote_groups(config: TrainConfig) -> Iterator[GroupFactory]:
         ) -> RemoteGroup:
             if not stored:
                 stored.append(ray.put(data))
-            groups.append(RemoteGroup(config, network, stored[0], first, device, gpus))
+            groups.append(RemoteGroup(config, network, stored[0], first, gpus))
             return groups[-1]
 
         try:
